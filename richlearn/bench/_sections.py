@@ -1,0 +1,191 @@
+"""The sections of a protocol: each checks itself, and its descriptions are what an editor shows."""
+
+import itertools
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from richlearn import catalog
+from richlearn.bench._axes import Axis, Parameters, Seeds, refused, seeds
+from richlearn.errors import UsageError
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _known(kind: catalog.Catalog) -> Any:
+    """The type of a name in `kind`: one of the suite, of an installed package, or `file.py:Class`."""
+
+    def check(name: str) -> str:
+        try:
+            kind.check(name)
+        except UsageError as error:
+            raise refused(str(error)) from None
+        return name
+
+    names: Any = {"anyOf": [{"enum": sorted(kind.own)}, {"pattern": r"\.py:"}]}
+    description = f"A {kind.kind} of `richlearn list {kind.kind}s`, or `file.py:Class`."
+    return Annotated[str, AfterValidator(check), Field(description=description, json_schema_extra=names)]
+
+
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`values`, refused where there are none or one stands twice."""
+    if not values:
+        raise refused("expected at least one, got none")
+    if len(set(values)) < len(values):
+        raise refused(f"expected distinct values, got {', '.join(map(str, values))}")
+    return values
+
+
+# Whole numbers may be written as floats: `steps: 1e5`.
+Count = Annotated[int, Field(ge=1, le=2**53), BeforeValidator(_whole)]
+Natural = Annotated[int, Field(ge=0, le=2**53), BeforeValidator(_whole)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Pair = Annotated[tuple[Momentum, Momentum], Field(strict=False)]
+
+
+class Section(BaseModel):
+    """Immutable, without unknown keys and without conversions: `"5"` is no number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+class Task(Section):
+    """What is learned: the data and its loss."""
+
+    name: _known(catalog.TASKS)  # pyright: ignore[reportInvalidTypeForm]
+    parameters: Parameters = Field(default={}, description="Arguments of the task's class, such as `dimension` or `train_size`.")
+
+
+class Network(Section):
+    """What learns."""
+
+    name: _known(catalog.NETWORKS)  # pyright: ignore[reportInvalidTypeForm]
+    parameters: Parameters = Field(default={}, description="Arguments of the network's class, such as `width`.")
+
+
+class Scheme(Section):
+    """One initialisation scheme: a row of the leaderboard, or several where `grid` is given."""
+
+    name: _known(catalog.SCHEMES)  # pyright: ignore[reportInvalidTypeForm]
+    parameters: Parameters = Field(default={}, description="Arguments of the scheme's class, the same for every row.")
+    grid: dict[str, Axis] = Field(
+        default={}, description="Values for each swept argument; the rows are all combinations, the last axis fastest."
+    )
+
+    @field_validator("grid")
+    @classmethod
+    def _one_source_each(cls, grid: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for name in grid:
+            if name in info.data.get("parameters", {}):
+                raise refused(f"`{name}` stands in `parameters` too; give it once", name)
+        return grid
+
+    @property
+    def size(self) -> int:
+        """The number of rows, without making them."""
+        return math.prod(map(len, self.grid.values()))
+
+    def settings(self) -> list[dict[str, Any]]:
+        """The arguments of each row."""
+        return [{**self.parameters, **dict(zip(self.grid, values, strict=True))} for values in itertools.product(*self.grid.values())]
+
+
+class Training(Section):
+    """How long, in which portions and in which arithmetic."""
+
+    steps: Count = Field(description="Optimiser updates of every network: the budget that all runs share.")
+    batch_size: Count | None = Field(default=None, description="Samples of an update; null: the whole training set.")
+    stack: Count = Field(default=32, description="Most networks that train together; decides the batches, on every device alike.")
+    precision: Literal["32-true", "64-true"] = Field(default="32-true", description="Lightning's name of the arithmetic.")
+    compile: bool = Field(
+        default=True, description="Compile the update; it differs from eager arithmetic in rounding. Without a compiler: eager."
+    )
+    threads: Count = Field(default=1, description="Threads of a worker on a CPU; they differ in rounding, too.")
+
+
+class Schedule(Section):
+    """The learning rate over the run, as a factor of `lr`."""
+
+    name: Literal["constant", "warmup", "cosine"] = Field(
+        default="constant", description="warmup: linear, then constant; cosine: to 0 at the last step."
+    )
+    warmup: Natural = Field(default=0, description="Updates over which the rate rises linearly; for warmup and cosine.")
+
+    @model_validator(mode="after")
+    def _warmup_is_used(self) -> "Schedule":
+        if self.name == "constant" and self.warmup:
+            raise refused(f"expected 0 under schedule constant, got {self.warmup}; name the schedule warmup", "warmup")
+        if self.name == "warmup" and not self.warmup:
+            raise refused("expected at least 1 update under schedule warmup, got 0", "warmup")
+        return self
+
+
+class Optimizer(Section):
+    """The optimiser and its learning rate, before the factors per layer that a scheme gives."""
+
+    name: Literal["sgd", "adam", "adamw"] = Field(default="sgd", description="sgd with the whole training set is gradient descent.")
+    lr: Positive = Field(description="Base learning rate.")
+    lr_rule: Literal["constant", "inverse_tau_squared"] = Field(
+        default="constant", description="inverse_tau_squared: lr ÷ τ² for the rows that have a parameter `tau`."
+    )
+    momentum: Momentum = Field(default=0.0, description="Heavy-ball momentum; sgd only.")
+    betas: Pair = Field(default=(0.9, 0.999), description="Decay of the two running means; adam and adamw only.")
+    eps: Positive = Field(default=1e-8, description="Added to the denominator; adam and adamw only.")
+    weight_decay: float = Field(default=0.0, ge=0, description="L2 penalty (sgd, adam) or decoupled decay (adamw).")
+    schedule: Schedule = Field(default=Schedule(), description="The learning rate over the run.")
+
+    @model_validator(mode="after")
+    def _momentum_is_used(self) -> "Optimizer":
+        if self.name != "sgd" and self.momentum:
+            raise refused(f"expected 0 under {self.name}, which has `betas` instead, got {self.momentum}", "momentum")
+        return self
+
+
+class Measure(Section):
+    """What is looked at while training."""
+
+    probe: Count = Field(default=256, description="The first training inputs, on which kernels and activation patterns are measured.")
+    points_per_decade: Count = Field(
+        default=4, le=1000, description="Measurements per factor 10 of the step number, besides step 0 and the last."
+    )
+    check_every: Count = Field(default=100, description="Updates between two looks at the goal: the resolution of times.")
+    directions: bool = Field(default=False, description="Record |a_k| w_k of every hidden unit, for the plot of trajectories.")
+
+
+class Goal(Section):
+    """The threshold whose first and sustained crossing is timed."""
+
+    quantity: Literal["test_loss", "train_loss"] = Field(default="test_loss", description="What must fall below the threshold.")
+    fraction_of_zero_predictor: Positive = Field(
+        default=0.1, description="The threshold, as a share of the test loss of a network that answers 0."
+    )
+    sustained: Count = Field(default=1, description="Checks in a row for which the goal must hold.")
+
+
+class Regime(Section):
+    """The thresholds of the verdict on a run: lazy, rich, delayed rich, or aligned but not fitted."""
+
+    kernel: Share = Field(default=0.1, description="Final kernel distance below which a run is lazy.")
+    fit: Share = Field(default=0.5, description="Share of the initial training loss above which a run has not fitted.")
+    delay: Positive = Field(
+        default=2.0, description="Rich if the kernel is half way after at most this many times the fit's half-way step; else delayed."
+    )
+
+
+class Search(Section):
+    """Search of each scheme's learning rate, on trials of their own, before the scored ones."""
+
+    seeds: Seeds = Field(default=seeds("1000-1002"), description="Seeds of the search; the scores must not use them.")
+    values: Count = Field(default=3, le=101, description="Learning rates to try, a factor √10 apart.")
+    max_extensions: Natural = Field(default=2, le=20, description="Most further rates on either side while the best one is at an edge.")
+    objective: Literal["test_loss", "steps_to_goal"] = Field(default="test_loss", description="What the best rate makes smallest.")
+
+    @property
+    def most_trials(self) -> int:
+        """The most trials that the search of one row takes."""
+        return len(self.seeds) * (self.values + 2 * self.max_extensions)

@@ -1,0 +1,75 @@
+"""From a trial's content to live objects: task, network, scheme, optimiser."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from richlearn import catalog
+from richlearn.errors import NotApplicable, ParameterError, UsageError
+from richlearn.schemes.base import Scheme
+from richlearn.schemes.multipliers import Multipliers
+from richlearn.seeds import generator, global_stream
+from richlearn.tasks.base import Task
+from richlearn.training.optimizers import Optimizer
+from richlearn.training.schedules import Schedule
+
+DTYPES = {"32-true": torch.float32, "64-true": torch.float64}
+
+
+def _made(kind: catalog.Catalog, name: str, arguments: dict[str, Any], *positional: Any) -> Any:
+    """An instance of the component, its complaints about arguments as one line that names the component."""
+    try:
+        return kind.load(name)(*positional, **arguments)
+    except ParameterError as error:
+        raise ParameterError(f"{kind.kind} `{name}`: {error}") from None
+    except TypeError as error:
+        raise ParameterError(f"{kind.kind} `{name}`: {str(error).partition(') ')[2] or error}") from error
+
+
+def task_of(spec: dict[str, Any]) -> Task:
+    """The task of a trial, its data still undrawn."""
+    training = spec["training"]
+    common = {"seed": spec["seed"], "batch_size": training["batch_size"], "dtype": DTYPES[training["precision"]]}
+    return _made(catalog.TASKS, spec["task"]["name"], {**spec["task"]["parameters"], **common})
+
+
+def scheme_of(spec: dict[str, Any]) -> Scheme:
+    """The scheme of a trial."""
+    scheme = _made(catalog.SCHEMES, spec["scheme"]["name"], spec["scheme"]["parameters"])
+    if not callable(getattr(scheme, "apply", None)):
+        raise UsageError(f"scheme `{spec['scheme']['name']}` has no method `apply(network, generator, *, batch, optimizer)`")
+    return scheme
+
+
+def optimizer_of(spec: dict[str, Any]) -> Optimizer:
+    """The optimiser of a trial, at its base learning rate."""
+    optimizer, steps = dict(spec["optimizer"]), spec["training"]["steps"]
+    schedule = Schedule(**optimizer.pop("schedule"), steps=steps)
+    return Optimizer(**{**optimizer, "betas": tuple(optimizer["betas"])}, lr=spec["lr"], schedule=schedule)
+
+
+def network_of(spec: dict[str, Any], task: Task) -> tuple[nn.Module, Multipliers]:
+    """The trial's network, initialised, in the trial's precision, and its multipliers.
+
+    Initialisation happens in float64 and is cast once, so that both precisions start from the same network and δ is
+    exact to the last bit that the trial's precision has.
+
+    Raises:
+        NotApplicable: the scheme cannot serve the network.
+    """
+    with global_stream(generator(spec["seed"], "network", "construction")):
+        network = _made(catalog.NETWORKS, spec["network"]["name"], spec["network"]["parameters"], task.in_features, task.out_features)
+    network = network.double()
+    inputs = task.train.inputs[: spec["measure"]["probe"]].double()
+    multipliers = scheme_of(spec).apply(network, generator(spec["seed"], "network"), batch=inputs, optimizer=spec["optimizer"]["name"])
+    return network.to(task.dtype), multipliers
+
+
+def reason_not_applicable(spec: dict[str, Any]) -> str | None:
+    """Why the trial's scheme cannot serve its network, or None."""
+    try:
+        network_of(spec, task_of(spec))
+    except NotApplicable as reason:
+        return str(reason)
+    return None

@@ -1,0 +1,54 @@
+"""What a plan will cost, from operation counts: good to a factor of two, before anything has run."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from richlearn.bench.trials import Batch
+
+_FLOPS = 6e10  # of one core in the matrix products of a small network, float32
+_OVERHEAD = 3e-6  # seconds per network and update that no operation explains
+_STATES = 4  # parameters, their copy while a burst runs, gradients, the kernel metric's copies of θ
+_WIDTH = 8  # members whose activations are alive together on a CPU
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Rough costs.
+
+    Attributes:
+        core_hours: of one CPU core, for the given batches.
+        memory: peak bytes of the largest batch beyond the imports (some 600 MB a worker).
+        disk: bytes of the records.
+    """
+
+    core_hours: float
+    memory: int
+    disk: int
+
+
+def estimate(batches: Sequence[Batch]) -> Estimate:
+    """The cost of `batches`; the first one's network and task stand for all (they share both)."""
+    if not batches:
+        return Estimate(0.0, 0, 0)
+    from richlearn.bench.build import network_of, task_of
+
+    spec = json.loads(batches[0].trials[0].spec)
+    task = task_of(spec)
+    network, _ = network_of(spec | {"scheme": {"name": "standard", "parameters": {}}}, task)
+    training, measure = spec["training"], spec["measure"]
+    size, steps = len(task.train.inputs), training["steps"]
+    samples, bytes_each = min(training["batch_size"] or size, size), next(network.parameters()).element_size()
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    count, hidden = sum(p.numel() for p in network.parameters()), sum(len(p) for p in weights)
+    # Forward and weight gradients cost two operations a weight and sample each; input gradients all but the first layer's.
+    flops = samples * (6 * count - 2 * weights[0].numel()) * (bytes_each / 4)
+    trials = sum(len(batch.trials) for batch in batches)
+    largest = max(len(batch.trials) for batch in batches)
+    slots = 2 if spec["optimizer"]["name"] != "sgd" else 1
+    member = bytes_each * (count * (_STATES + slots) + 2 * min(measure["probe"], size) ** 2)
+    shared = bytes_each * (_WIDTH * hidden * samples * 3 + task.train.inputs.numel() + task.test.inputs.numel())
+    rows = steps / measure["check_every"] + 6 * measure["points_per_decade"]
+    return Estimate(
+        trials * steps * (flops / _FLOPS + _OVERHEAD) / 3600, largest * member + shared, int(trials * (rows * 12 + 24 * (hidden * 4 + 40)))
+    )

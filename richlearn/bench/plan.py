@@ -1,0 +1,179 @@
+"""What a protocol comes to: its batches, and which of them are done, given the records."""
+
+import json
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pandas as pd
+
+from richlearn.bench.content import differences
+from richlearn.bench.protocol import SchemeRow
+from richlearn.bench.search import Outcomes, Search
+from richlearn.bench.search import centre as search_centre
+from richlearn.bench.trials import Batch, Trial, TrialMaker
+from richlearn.errors import UsageError, nearest
+
+State = Literal["done", "missing", "failed"]
+_SHARD = re.compile(r"(\d+)/(\d+)")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which batches of a plan a process works on; the plan itself does not depend on it.
+
+    Attributes:
+        only: `key=value` pairs on `scheme`, `seed` or a scheme's parameter; a batch is selected whole if a trial matches all.
+        shard: "i/n": every n-th batch, from the i-th (1 ≤ i ≤ n).
+    """
+
+    only: tuple[str, ...] = ()
+    shard: str = "1/1"
+
+    def __post_init__(self) -> None:
+        match = _SHARD.fullmatch(self.shard)
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            raise UsageError(f"`--shard {self.shard}`: expected i/n with 1 ≤ i ≤ n, such as 1/8")
+        for pair in self.only:
+            if "=" not in pair:
+                raise UsageError(f"`--only {pair}`: expected key=value, such as scheme=upstream or tau=0.1")
+
+    def check(self, rows: Sequence[SchemeRow]) -> None:
+        """Raise `UsageError` where `only` names a key that no row has."""
+        keys = {"scheme", "seed"} | {name for row in rows for name in row.parameters}
+        for key in (pair.partition("=")[0] for pair in self.only):
+            if key not in keys:
+                raise UsageError(f"`--only {key}=…`: no such key; {nearest(key, keys)}")
+
+    def _matches(self, trial: Trial) -> bool:
+        values = {"scheme": trial.row.name, "seed": trial.seed, **trial.row.parameters}
+        return all(_same(values.get(key), text) for key, _, text in (pair.partition("=") for pair in self.only))
+
+    def __call__(self, batches: Sequence[Batch]) -> list[Batch]:
+        """The selected batches, in order."""
+        index, count = map(int, self.shard.split("/"))
+        return [batch for batch in batches[index - 1 :: count] if any(map(self._matches, batch.trials))]
+
+
+def _same(value: Any, text: str) -> bool:
+    try:
+        return float(value) == float(text)
+    except (TypeError, ValueError):
+        return str(value) == text
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A batch and where it stands."""
+
+    batch: Batch
+    state: State
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All batches that can be named now, in order, and how many scored trials wait for a search.
+
+    Attributes:
+        planned: batches with their state.
+        after_search: scored trials whose learning rate is not known yet.
+        stale: a line for each cell whose records belong to other content, naming the fields that differ.
+    """
+
+    planned: list[Planned]
+    after_search: int = 0
+    stale: list[str] = field(default_factory=list)
+
+    @property
+    def batches(self) -> list[Batch]:
+        """All batches, in order."""
+        return [planned.batch for planned in self.planned]
+
+    @property
+    def trials(self) -> list[Trial]:
+        """All trials of all batches."""
+        return [trial for batch in self.batches for trial in batch.trials]
+
+    def todo(self, *, retry_failed: bool) -> list[Batch]:
+        """Batches that are not done: failed ones only if they shall be tried again."""
+        states = {"missing", "failed"} if retry_failed else {"missing"}
+        return [planned.batch for planned in self.planned if planned.state in states]
+
+    def count(self, state: State) -> int:
+        """How many batches are in `state`."""
+        return sum(planned.state == state for planned in self.planned)
+
+
+def _stale(maker: TrialMaker, trials: pd.DataFrame, planned: Collection[str]) -> list[str]:
+    """Recorded trials of this protocol whose content is not what a run would compute today."""
+    lines = []
+    strangers = trials[(trials["protocol_hash"] == maker.protocol.hash) & ~trials["trial"].isin(planned) & (trials["role"] == "score")]
+    for (scheme, _), group in strangers.groupby(["scheme", "parameters"], sort=True):
+        there = json.loads(group["spec"].iloc[0])
+        row = SchemeRow(scheme, there["scheme"]["parameters"])
+        if row.label not in {cell.label for cell in maker.protocol.cells()}:
+            continue
+        here = json.loads(maker.trial(row, there["seed"], there["lr"]).spec)
+        if changed := differences(there, here):
+            lines.append(f"{row.label}: {len(group)} recorded trial(s) are stale: {'; '.join(changed)}")
+    return lines
+
+
+def make_plan(
+    maker: TrialMaker,
+    groups: Sequence[Sequence[SchemeRow]],
+    recorded: pd.DataFrame,
+    failed: Collection[str] = (),
+    centres: Callable[[SchemeRow], tuple[float, str | None]] | None = None,
+) -> Plan:
+    """The plan of a protocol, a pure function of it and of what is recorded.
+
+    Args:
+        maker: of the protocol's trials.
+        groups: rows that form batches together; the protocol's own first.
+        recorded: the trials table of the run's folder.
+        failed: hashes, or their beginnings, of batches that raised.
+        centres: where each row's learning-rate search starts; by default computed from the network.
+    """
+    outcomes: Outcomes = {row["trial"]: row for row in recorded.to_dict("records")}  # type: ignore[misc]
+    planned: list[Planned] = []
+    waiting = 0
+    for rows in groups:
+        batches, missing = _group(maker, list(rows), outcomes, centres or remembered(maker))
+        planned += [Planned(batch, _state(batch, outcomes, failed)) for batch in batches]
+        waiting += missing
+    names = {trial.hash for item in planned for trial in item.batch.trials}
+    return Plan(planned, waiting, _stale(maker, recorded, names) if len(recorded) else [])
+
+
+def remembered(maker: TrialMaker) -> Callable[[SchemeRow], tuple[float, str | None]]:
+    """`search.centre`, computed once a row."""
+    known: dict[str, tuple[float, str | None]] = {}
+
+    def look(row: SchemeRow) -> tuple[float, str | None]:
+        if row.label not in known:
+            known[row.label] = search_centre(maker, row)
+        return known[row.label]
+
+    return look
+
+
+def _state(batch: Batch, outcomes: Mapping[str, Any], failed: Collection[str]) -> State:
+    if all(trial.hash in outcomes for trial in batch.trials):
+        return "done"
+    return "failed" if any(batch.hash.startswith(name) for name in failed) else "missing"
+
+
+def _group(maker: TrialMaker, rows: list[SchemeRow], outcomes: Outcomes, centres) -> tuple[list[Batch], int]:
+    """The batches of one group of rows, and how many scored trials wait for the end of its search."""
+    seeds = maker.protocol.seeds
+    if maker.protocol.search is None:
+        return maker.batches(maker.trial(row, seed) for seed in seeds for row in rows), 0
+    search, batches = Search(maker, rows, centres), list[Batch]()
+    for trials, complete in search.rounds(outcomes):
+        batches += maker.batches(trials)
+        if not complete:
+            return batches, len(rows) * len(seeds)
+    rates = search.found(outcomes)
+    return batches + maker.batches(maker.trial(row, seed, rates[row.label]) for seed in seeds for row in rows), 0

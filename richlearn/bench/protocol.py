@@ -1,0 +1,261 @@
+"""What a benchmark asks for: a YAML file, checked once, with every error at its `file:line:column`."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
+
+from richlearn.bench._axes import MAX_ROWS, MAX_TRIALS, Seeds, refused, seeds_text, short, shown
+from richlearn.bench._problems import lines
+from richlearn.bench._sections import Goal, Measure, Network, Optimizer, Regime, Scheme, Search, Section, Task, Training, distinct
+from richlearn.bench._yaml import Key, Source, dump, read
+from richlearn.bench._yaml import load as load_yaml
+from richlearn.bench.content import canonical_json, content_hash
+from richlearn.catalog import Entry
+from richlearn.errors import UsageError, nearest
+
+Score = Literal["test_loss", "steps_to_goal"]
+FigureName = Literal["phase_portrait", "curves", "trajectories", "scheme_comparison"]
+
+# What decides neither how a trial is trained nor how it is scored.
+_NOT_CONTENT = {"name", "summary", "figure", "figures", "seeds"}
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class SchemeRow:
+    """A scheme with its arguments: with the rest of the protocol, a row of the leaderboard."""
+
+    name: str
+    parameters: dict[str, Any]
+    path: Key = field(default=(), compare=False)  # of the scheme in the protocol, for messages
+
+    @property
+    def label(self) -> str:
+        """The row as it is shown, such as `unbalanced(tau=0.1, delta=1)`."""
+        inside = ", ".join(f"{name}={_shown(value)}" for name, value in self.parameters.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+
+def _rows(schemes: tuple[Scheme, ...]) -> list[SchemeRow]:
+    return [
+        SchemeRow(scheme.name, parameters, ("schemes", index)) for index, scheme in enumerate(schemes) for parameters in scheme.settings()
+    ]
+
+
+def _matching(rows: list[SchemeRow], name: str) -> list[SchemeRow]:
+    return [row for row in rows if name in (row.name, row.label)]
+
+
+class Protocol(Section):
+    """A benchmark: what is learned, by which network, from which initialisations, for how long, and what is scored."""
+
+    # Fields stand in the order in which their checks need each other.
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", description="Name of the benchmark and of its folder of results.")
+    summary: str = Field(default="", description="One line of meaning, for `richlearn list`.")
+    figure: str = Field(default="", description="The figure of the paper that it reproduces.")
+    task: Task
+    network: Network
+    seeds: Seeds = Field(
+        description="Seeds of the scored trials, such as 0-3, 0,2,5-7 or a list. A seed fixes data, teacher, initialisation, order."
+    )
+    schemes: tuple[Scheme, ...] = Field(strict=False, description="The initialisations to compare.")
+    baseline: str | None = Field(default=None, description="The row against which the others are tested: its name, or its label.")
+    training: Training
+    optimizer: Optimizer
+    measure: Measure = Field(default=Measure(), description="What is looked at while training.")
+    goal: Goal = Field(default=Goal(), description="The threshold whose crossing is timed.")
+    scores: tuple[Score, ...] = Field(
+        default=("test_loss", "steps_to_goal"), strict=False, description="The quantities that the leaderboard ranks."
+    )
+    regime: Regime = Field(default=Regime(), description="Thresholds of the verdict on a run.")
+    search: Search | None = Field(default=None, description="Search of each scheme's learning rate; null: `optimizer.lr` for all.")
+    figures: tuple[FigureName, ...] = Field(default=("curves",), strict=False, description="What `richlearn plot` draws.")
+
+    _source: Source = PrivateAttr(default_factory=Source)
+
+    @field_validator("schemes")
+    @classmethod
+    def _bounded_and_distinct(cls, schemes: tuple[Scheme, ...], info: ValidationInfo) -> tuple[Scheme, ...]:
+        if not schemes:
+            raise refused("expected at least one scheme, got none")
+        rows = sum(scheme.size for scheme in schemes)
+        if rows > MAX_ROWS:
+            raise refused(f"{shown(rows)} rows are more than the {MAX_ROWS:,} that a protocol may have")
+        if (count := rows * len(info.data.get("seeds", [0]))) > MAX_TRIALS:
+            raise refused(f"{shown(count)} trials (rows × seeds) are more than the {MAX_TRIALS:,} that a protocol may have")
+        first: dict[str, SchemeRow] = {}
+        for row in _rows(schemes):
+            if first.setdefault(canonical_json([row.name, row.parameters]), row) is not row:
+                raise refused(f"row {row.label} stands twice", *row.path[1:])
+        return schemes
+
+    @field_validator("baseline")
+    @classmethod
+    def _names_one_row(cls, baseline: str | None, info: ValidationInfo) -> str | None:
+        if baseline is None or "schemes" not in info.data:
+            return baseline
+        rows = _rows(info.data["schemes"])
+        if not (found := _matching(rows, baseline)):
+            raise refused(f"expected one of the rows, got {short(baseline)}; {nearest(baseline, {row.label for row in rows[:1000]})}")
+        if len(found) > 1:
+            raise refused(f"expected one row, got {short(baseline)}, which names {len(found)}; write for example `{found[0].label}`")
+        return baseline
+
+    @field_validator("optimizer")
+    @classmethod
+    def _fits_the_rows_and_steps(cls, optimizer: Optimizer, info: ValidationInfo) -> Optimizer:
+        training, schemes = info.data.get("training"), info.data.get("schemes")
+        if training and optimizer.schedule.warmup > training.steps:
+            raise refused(f"expected at most `training.steps` = {training.steps}, got {optimizer.schedule.warmup}", "schedule", "warmup")
+        if schemes and optimizer.lr_rule == "inverse_tau_squared" and not any("tau" in {**row.parameters, **row.grid} for row in schemes):
+            raise refused("expected constant where no row has a parameter `tau`, got inverse_tau_squared", "lr_rule")
+        return optimizer
+
+    @field_validator("measure")
+    @classmethod
+    def _checks_within_the_budget(cls, measure: Measure, info: ValidationInfo) -> Measure:
+        training = info.data.get("training")
+        if training and measure.check_every > training.steps:
+            raise refused(f"expected at most `training.steps` = {training.steps}, got {measure.check_every}", "check_every")
+        return measure
+
+    @field_validator("search")
+    @classmethod
+    def _searches_elsewhere(cls, search: Search | None, info: ValidationInfo) -> Search | None:
+        if search is None:
+            return None
+        if common := set(search.seeds) & set(info.data.get("seeds", ())):
+            raise refused(f"expected seeds that the scores do not use, got {min(common)}", "seeds")
+        count = sum(scheme.size for scheme in info.data.get("schemes", ())) * search.most_trials
+        if count > MAX_TRIALS:
+            raise refused(f"up to {shown(count)} search trials are more than the {MAX_TRIALS:,} that a protocol may have")
+        return search
+
+    @field_validator("scores")
+    @classmethod
+    def _distinct_scores(cls, scores: tuple[str, ...]) -> tuple[str, ...]:
+        return distinct(scores)
+
+    @field_validator("figures")
+    @classmethod
+    def _figures_have_their_data(cls, figures: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "trajectories" in figures and not getattr(info.data.get("measure"), "directions", True):
+            raise refused("`trajectories` needs `measure.directions: true`", figures.index("trajectories"))
+        return distinct(figures) if figures else figures
+
+    def cells(self) -> list[SchemeRow]:
+        """The rows in the protocol's order, grids expanded."""
+        return _rows(self.schemes)
+
+    def baseline_row(self) -> SchemeRow | None:
+        """The row against which the others are tested."""
+        return _matching(self.cells(), self.baseline)[0] if self.baseline else None
+
+    def content(self) -> dict[str, Any]:
+        """What is hashed: all but seeds, texts and figures, as plain data."""
+        return self.model_dump(mode="json", exclude=_NOT_CONTENT)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of `content`: equal for protocols that ask for the same in another layout, order of keys or way to write an axis."""
+        return content_hash(self.content())
+
+    def resolved_yaml(self) -> str:
+        """The whole protocol as YAML, every default written; it loads back to an equal one."""
+        return dump({**self.model_dump(mode="json"), "seeds": seeds_text(self.seeds)})
+
+    def changed(self, data: dict[str, Any]) -> "Protocol":
+        """A protocol of other `data` whose errors still point into this one's file."""
+        return parse(replace(self._source, data=data))
+
+    def problem(self, path: Key, message: str) -> str:
+        """The line of an error found later: `message` after the `file:line:column` of the value at `path`."""
+        return self._source.problem(path, message)
+
+
+def parse(source: Source) -> Protocol:
+    """The protocol that `source` holds.
+
+    Raises:
+        UsageError: all that is wrong with it, a line each.
+    """
+    errors: ValidationError | None = None
+    try:
+        protocol = Protocol.model_validate(source.data)
+        protocol._source = source
+    except ValidationError as error:
+        errors, protocol = error, None
+    if protocol is None or source.problems:
+        raise UsageError("\n".join(lines(source, Protocol, errors)))
+    return protocol
+
+
+def override(source: Source, option: str) -> Source:
+    """`source` with one value replaced, as `--set training.steps=100` asks; list items are numbered from 0.
+
+    Raises:
+        UsageError: there is no `=`, or the value is not YAML. An unknown key is found by `parse`.
+    """
+    key, equals, text = option.partition("=")
+    if not equals or not key:
+        raise UsageError(f"--set {option}: expected key=value, such as training.steps=100")
+    path = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
+    value = load_yaml(text, f"--set {option}")
+    if value.problems:
+        raise UsageError(f"--set {option}: {value.problems[0][1]}")
+    return source.with_value(path, value.data, option)
+
+
+def suite_folder() -> Path:
+    """Where the suite's own protocols lie: in the installed package, else in the checkout."""
+    package = Path(__file__).parents[1]
+    return installed if (installed := package / "benchmarks").is_dir() else package.parent / "benchmarks"
+
+
+def names() -> dict[str, Entry]:
+    """The suite's benchmarks by name; an entry's target is the file."""
+    found = {}
+    for path in sorted(suite_folder().glob("*.yaml")):
+        data = read(path).data or {}
+        found[path.stem] = Entry(str(path), summary=str(data.get("summary", "")), figure=str(data.get("figure", "")))
+    return found
+
+
+def find(name_or_path: str | Path) -> Path:
+    """The file of a benchmark of the suite, or the file at a path.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    text = str(name_or_path)
+    own = {path.stem: path for path in suite_folder().glob("*.yaml")}
+    if text in own:
+        return own[text]
+    if (path := Path(name_or_path)).is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        raise UsageError(f"there is no protocol file `{path}`")
+    raise UsageError(f"unknown benchmark `{text}`; {nearest(text, own)} (or give the path of a YAML file)")
+
+
+def load(name_or_path: str | Path, overrides: tuple[str, ...] | list[str] = ()) -> Protocol:
+    """The protocol of a benchmark's name or of a YAML file, with `key=value` overrides.
+
+    Raises:
+        UsageError: there is none, or something is wrong with it: a line for each error.
+    """
+    source = read(find(name_or_path))
+    for option in overrides:
+        source = override(source, option)
+    return parse(source)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema from which editors complete and check protocols."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Protocol.model_json_schema()}

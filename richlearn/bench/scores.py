@@ -1,0 +1,86 @@
+"""What a benchmark scores, as data: where a score's values come from, and which statistics they get."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from richlearn.bench import statistics
+from richlearn.bench.statistics import Estimate
+from richlearn.errors import UsageError, nearest
+
+_SMALLEST = float(np.finfo(np.float64).tiny)  # keeps the logarithm of a loss that underflowed finite
+
+
+@dataclass(frozen=True)
+class Family:
+    """The statistics of one kind of value.
+
+    Attributes:
+        estimate: values of a row, one a seed -> value and interval.
+        compared: the scale on which two rows' values are subtracted, seed by seed.
+        censors: whether a missing value says "beyond the budget" (``inf``); else a diverged seed gets the worst loss there is.
+    """
+
+    estimate: Callable[[np.ndarray], Estimate]
+    compared: Callable[[np.ndarray, float], np.ndarray]
+    censors: bool
+
+
+LOSSES = Family(statistics.geometric_mean, lambda values, _: np.log(np.maximum(values, _SMALLEST)), censors=False)
+TIMES = Family(statistics.median, lambda values, budget: np.log(np.clip(values, 1, budget)), censors=True)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score of a benchmark.
+
+    Attributes:
+        name: as protocols write it.
+        unit: of the value.
+        better: which direction is an improvement.
+        family: its statistics.
+        sample: the scored trials of one cell -> one value a seed (index: seed), missing where the run gives none.
+    """
+
+    name: str
+    unit: str
+    better: Literal["lower", "higher"]
+    family: Family
+    sample: Callable[[pd.DataFrame], pd.Series]
+
+    def __post_init__(self) -> None:
+        if self.better not in ("lower", "higher"):
+            raise ValueError(f"`better` of score `{self.name}` is lower or higher; got `{self.better}`")
+
+
+def column(name: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """The `sample` of a score that stands in one column of the trials table, one trial a seed."""
+
+    def sample(trials: pd.DataFrame) -> pd.Series:
+        values = pd.Series(trials[name].to_numpy(np.float64, na_value=np.nan), index=trials["seed"].to_numpy())
+        return values[~values.index.duplicated()]
+
+    return sample
+
+
+SCORES = {
+    score.name: score
+    for score in (
+        Score("test_loss", "MSE", "lower", LOSSES, column("test_loss")),
+        Score("steps_to_goal", "updates", "lower", TIMES, column("sustained_reached")),
+    )
+}
+
+
+def score(name: str) -> Score:
+    """The score called `name`.
+
+    Raises:
+        UsageError: there is none; the nearest names are given.
+    """
+    if name not in SCORES:
+        raise UsageError(f"unknown score `{name}`; {nearest(name, SCORES)}")
+    return SCORES[name]

@@ -1,0 +1,157 @@
+"""Each scheme's own learning rate: which rates to try next, given the search trials that are recorded."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from richlearn.bench.protocol import Protocol, SchemeRow
+from richlearn.bench.trials import Trial, TrialMaker
+
+Outcomes = Mapping[str, Mapping[str, Any]]  # trial hash -> its row of the trials table
+
+
+def _rounded(rate: float) -> float:
+    """Three significant digits: a rate is part of a trial's identity, and machines differ in the last bits of an eigenvalue."""
+    return float(f"{rate:.3g}")
+
+
+def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
+    """The middle of a row's search, and why the row cannot be served, if so.
+
+    Under SGD 1/λ_max(K/n) at initialisation, K the traced NTK on the probe with the scheme's learning-rate multipliers,
+    geometric mean over the search seeds; under Adam the protocol's rate.
+    """
+    from richlearn.bench.build import network_of, task_of
+    from richlearn.errors import NotApplicable
+    from richlearn.kernels import empirical_ntk
+
+    assert maker.protocol.search is not None
+    logs = []
+    for seed in maker.protocol.search.seeds:
+        spec = json.loads(maker.trial(row, seed).spec)
+        task = task_of(spec)
+        try:
+            network, multipliers = network_of(spec, task)
+        except NotApplicable as reason:
+            return maker.lr(row), str(reason)
+        probe = task.train.inputs[: spec["measure"]["probe"]]
+        kernel = empirical_ntk(network, probe, outputs="trace", rates=multipliers.lr).double() / len(probe)
+        logs.append(-math.log(float(_largest(kernel))))
+    return (_rounded(math.exp(sum(logs) / len(logs))) if maker.protocol.optimizer.name == "sgd" else maker.lr(row)), None
+
+
+def _largest(kernel) -> float:
+    """λ_max; a tiny floor keeps a network without any gradient (all zeros) searchable."""
+    import torch
+
+    return max(float(torch.linalg.eigvalsh(kernel)[-1]), 1e-12)
+
+
+@dataclass
+class _Row:
+    """The state of one row's search: rate k is centre · 10^{k/2}."""
+
+    row: SchemeRow
+    centre: float
+    tried: list[int]
+    extended: dict[int, int]  # side (−1, +1) -> extensions so far
+
+    def rate(self, k: int) -> float:
+        return _rounded(self.centre * 10 ** (k / 2))
+
+
+@dataclass(frozen=True)
+class Search:
+    """The learning-rate search of a group of rows, in rounds: the next one starts when all of a round is recorded.
+
+    Attributes:
+        maker: of the protocol's trials.
+        rows: the group.
+        centres: the middle of each row's search.
+    """
+
+    maker: TrialMaker
+    rows: list[SchemeRow]
+    centres: Callable[[SchemeRow], tuple[float, str | None]]
+
+    @property
+    def protocol(self) -> Protocol:
+        """The protocol that is searched for."""
+        return self.maker.protocol
+
+    def _start(self, row: SchemeRow, middle: float) -> _Row:
+        assert self.protocol.search is not None
+        values = self.protocol.search.values
+        return _Row(row, middle, [k - (values - 1) // 2 for k in range(values)], {-1: 0, 1: 0})
+
+    def _trials(self, state: _Row, rates: list[int]) -> list[Trial]:
+        assert self.protocol.search is not None
+        return [self.maker.trial(state.row, seed, state.rate(k), "search") for k in rates for seed in self.protocol.search.seeds]
+
+    def _objective(self, state: _Row, k: int, outcomes: Outcomes) -> float:
+        """Mean logarithm of the objective at rate k; infinite where a seed diverged."""
+        assert self.protocol.search is not None
+        total, budget = 0.0, self.protocol.training.steps
+        for trial in self._trials(state, [k]):
+            found = outcomes[trial.hash]
+            if found["status"] != "finished":
+                return math.inf
+            if self.protocol.search.objective == "test_loss":
+                total += math.log(max(float(found["test_loss"]), 1e-300))
+            else:
+                reached = found["sustained_reached"]
+                total += math.log(budget if _missing(reached) else max(1, min(int(reached), budget)))
+        return total
+
+    def _best(self, state: _Row, outcomes: Outcomes) -> int:
+        """The rate with the best objective; of equal ones the smaller."""
+        return min(sorted(state.tried), key=lambda k: self._objective(state, k, outcomes))
+
+    def _extension(self, state: _Row, outcomes: Outcomes) -> int | None:
+        """A further rate where the best one is at an edge and that side may still grow."""
+        assert self.protocol.search is not None
+        best = self._best(state, outcomes)
+        for side, edge in ((-1, min(state.tried)), (1, max(state.tried))):
+            if best == edge and state.extended[side] < self.protocol.search.max_extensions:
+                state.extended[side] += 1
+                return edge + side
+        return None
+
+    def rounds(self, outcomes: Outcomes) -> Iterator[tuple[list[Trial], bool]]:
+        """Each round's trials and whether all of them are recorded; stops after a round that is not.
+
+        A round depends on the complete rounds before it alone, so its batches do not depend on what else is recorded.
+        """
+        states = self._states()
+        wanted = [(state, state.tried) for state in states]
+        while wanted:
+            trials = [trial for state, rates in wanted for trial in self._trials(state, rates)]
+            complete = all(trial.hash in outcomes for trial in trials)
+            yield trials, complete
+            if not complete:
+                return
+            wanted = []
+            for state in states:
+                if (k := self._extension(state, outcomes)) is not None:
+                    state.tried.append(k)
+                    wanted.append((state, [k]))
+
+    def _states(self) -> list[_Row]:
+        middles = [(row, *self.centres(row)) for row in self.rows]
+        return [self._start(row, middle) for row, middle, reason in middles if reason is None]
+
+    def found(self, outcomes: Outcomes) -> dict[str, float]:
+        """The rate of each row (by label) after the last round; a row that cannot be served keeps the protocol's."""
+        states = self._states()
+        rates = {row.label: self.maker.lr(row) for row in self.rows}
+        for state in states:
+            while (k := self._extension(state, outcomes)) is not None:
+                state.tried.append(k)
+            rates[state.row.label] = state.rate(self._best(state, outcomes))
+        return rates
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value != value or str(value) == "<NA>"

@@ -1,0 +1,145 @@
+"""A trial is content: everything that decides its numbers, hashed; a batch is the trials that one fit trains."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from richlearn import catalog
+from richlearn.bench.content import canonical_json, content_hash, text_hash
+from richlearn.bench.protocol import Protocol, SchemeRow
+from richlearn.errors import UsageError
+
+Role = Literal["score", "search"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One network trained once.
+
+    Attributes:
+        spec: canonical JSON of all that decides its numbers.
+        row: scheme and parameters.
+        seed: of data, initialisation and order.
+        lr: base learning rate, the protocol's rule applied.
+        role: whether it is scored or serves the learning-rate search.
+    """
+
+    spec: str
+    row: SchemeRow
+    seed: int
+    lr: float
+    role: Role = "score"
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of `spec`: what the trial is called everywhere."""
+        return text_hash(self.spec)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Trials of one seed and shape that train together.
+
+    Attributes:
+        trials: its members, in the protocol's order.
+        stacked: whether they train as one stack; else one by one.
+    """
+
+    trials: tuple[Trial, ...]
+    stacked: bool
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of the members' hashes and of how they train."""
+        return content_hash({"trials": [trial.hash for trial in self.trials], "stacked": self.stacked})
+
+    @property
+    def seed(self) -> int:
+        """The seed that all members share."""
+        return self.trials[0].seed
+
+    @property
+    def role(self) -> Role:
+        """The role that all members share."""
+        return self.trials[0].role
+
+
+@dataclass(frozen=True)
+class TrialMaker:
+    """Makes the trials of a protocol.
+
+    Attributes:
+        protocol: what is asked.
+        strategy: "auto", or "ddp" where each trial trains data-parallel.
+        devices: of data-parallel training; it decides rounding.
+    """
+
+    protocol: Protocol
+    strategy: str = "auto"
+    devices: int = 1
+
+    @cached_property
+    def _common(self) -> dict[str, Any]:
+        protocol = self.protocol
+        sections = ("task", "network", "measure", "goal", "regime")
+        training = protocol.training.model_dump(mode="json", exclude={"stack"})
+        parallel = {"strategy": self.strategy, "devices": self.devices if self.strategy == "ddp" else 1}
+        return {
+            **{name: getattr(protocol, name).model_dump(mode="json") for name in sections},
+            "optimizer": protocol.optimizer.model_dump(mode="json", exclude={"lr", "lr_rule"}),
+            "training": training | parallel,
+        }
+
+    @cached_property
+    def _versions(self) -> dict[str, int | str]:
+        return {
+            "task": catalog.TASKS.version(self.protocol.task.name),
+            "network": catalog.NETWORKS.version(self.protocol.network.name),
+            "training": catalog.TRAINING_NUMERICS,
+            "measuring": catalog.MEASURING_NUMERICS,
+        }
+
+    def lr(self, row: SchemeRow) -> float:
+        """The protocol's learning rate of a row: its `lr`, divided by τ² where the rule says so and the row has a τ."""
+        optimizer = self.protocol.optimizer
+        if optimizer.lr_rule == "constant" or "tau" not in row.parameters:
+            return optimizer.lr
+        return optimizer.lr / row.parameters["tau"] ** 2
+
+    def trial(self, row: SchemeRow, seed: int, lr: float | None = None, role: Role = "score") -> Trial:
+        """The trial of a row and a seed, at the protocol's learning rate unless `lr` is given."""
+        rate = self.lr(row) if lr is None else lr
+        spec = self._common | {
+            "scheme": {"name": row.name, "parameters": row.parameters},
+            "seed": seed,
+            "lr": rate,
+            "numerics": self._versions | {"scheme": catalog.SCHEMES.version(row.name)},
+        }
+        return Trial(canonical_json(spec), row, seed, rate, role)
+
+    def batches(self, trials: Iterable[Trial]) -> list[Batch]:
+        """`trials` cut into batches: seed by seed, in the given order, `stack` at a time."""
+        size, by_seed = self.protocol.training.stack, dict[int, list[Trial]]()
+        for trial in trials:
+            by_seed.setdefault(trial.seed, []).append(trial)
+        chunks = [group[start : start + size] for group in by_seed.values() for start in range(0, len(group), size)]
+        stacked = size > 1 and self.strategy != "ddp"
+        return [Batch(tuple(chunk), stacked) for chunk in chunks]
+
+
+def rows_of(protocol: Protocol, extra: Sequence[str]) -> list[list[SchemeRow]]:
+    """The protocol's rows, then each extra scheme's row as a group of its own, so that adding one leaves other batches alone.
+
+    Raises:
+        UsageError: an extra scheme is unknown, or is among the protocol's rows.
+    """
+    own = protocol.cells()
+    groups = [own]
+    for name in extra:
+        catalog.SCHEMES.check(name)
+        row = SchemeRow(name, {})
+        if any(row in group for group in groups):
+            raise UsageError(f"scheme `{name}` is already a row of `{protocol.name}`; --scheme adds one that is not")
+        groups.append([row])
+    return groups

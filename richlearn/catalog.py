@@ -1,0 +1,158 @@
+"""Every named component of the suite in one light index: names are checked and listed without importing torch."""
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from richlearn.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One component of the suite.
+
+    Attributes:
+        target: its class as `module:Class`.
+        summary: one line of meaning.
+        figure: the paper's figure it belongs to.
+        numerics: raised when a change alters the numbers it gives, so that older results count as stale. It stands here,
+            not on the class, so that a plan of finished work is made without importing torch.
+    """
+
+    target: str
+    summary: str
+    figure: str = ""
+    numerics: int = 1
+
+
+def _class_in_file(path: Path, class_name: str, kind: str) -> type:
+    if not path.is_file():
+        raise UsageError(f"{kind} file `{path}` does not exist")
+    name = f"richlearn_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{kind} file `{path}` is not a Python file (its name must end in .py)")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"{kind} file `{path}` cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(found := getattr(module, class_name, None), type):
+        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        raise UsageError(f"{kind} file `{path}` has no class `{class_name}`; {nearest(class_name, classes)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The components of one kind: the suite's own, plus those that installed packages register under `entry_points`."""
+
+    kind: str
+    entry_points: str
+    own: dict[str, Entry] = field(default_factory=dict)
+
+    def entries(self) -> dict[str, Entry]:
+        """All entries by name; a package's entry point may add a name, never replace one of the suite's."""
+        found = importlib.metadata.entry_points(group=self.entry_points)
+        theirs = {point.name: Entry(point.value, f"from package {point.dist.name if point.dist else '?'}") for point in found}
+        return {**theirs, **self.own}
+
+    def check(self, name: str) -> None:
+        """Raise `UsageError` unless `name` is known or has the form `file.py:Class` of an existing file."""
+        if is_user_file(name):
+            if not Path(user_path(name)).is_file():
+                raise UsageError(f"{self.kind} file `{user_path(name)}` does not exist")
+        elif name not in self.entries():
+            raise UsageError(f"unknown {self.kind} `{name}`; {nearest(name, self.entries())}")
+
+    def load(self, name: str) -> type[Any]:
+        """The class behind `name`: a name of the suite, of an entry point, or `file.py:Class`."""
+        self.check(name)
+        if is_user_file(name):
+            return _class_in_file(Path(user_path(name)), name.rpartition(":")[2], self.kind)
+        module, _, class_name = self.entries()[name].target.partition(":")
+        return getattr(importlib.import_module(module), class_name)
+
+    def version(self, name: str) -> int | str:
+        """What identifies the numerics of `name`: the suite's number, a package's version, or the SHA-256 of a user's file."""
+        self.check(name)
+        if is_user_file(name):
+            return hashlib.sha256(Path(user_path(name)).read_bytes()).hexdigest()
+        if name in self.own:
+            return self.own[name].numerics
+        (point,) = importlib.metadata.entry_points(group=self.entry_points, name=name)
+        return f"{point.dist.name} {point.dist.version}" if point.dist else "unknown"
+
+
+def is_user_file(name: str) -> bool:
+    """Whether `name` has the form `file.py:Class`."""
+    return ".py:" in name
+
+
+def user_path(name: str) -> str:
+    """The file part of `file.py:Class`."""
+    return name.rpartition(":")[0]
+
+
+TRAINING_NUMERICS = 1  # of optimisers, bursts, order and seeds
+MEASURING_NUMERICS = 1  # of kernels, metrics, recorder and verdict
+
+SCHEMES = Catalog(
+    "scheme",
+    "richlearn.schemes",
+    {
+        "standard": Entry("richlearn.schemes:Standard", "PyTorch's default: what each module's own reset draws"),
+        "kaiming": Entry("richlearn.schemes:Kaiming", "He et al. 2015: normal weights, variance 2/fan-in"),
+        "xavier": Entry("richlearn.schemes:Xavier", "Glorot & Bengio 2010: uniform weights, variance 2/(fan-in + fan-out)"),
+        "orthogonal": Entry("richlearn.schemes:Orthogonal", "Saxe et al. 2014: orthogonal weight matrices"),
+        "lsuv": Entry("richlearn.schemes:LSUV", "Mishkin & Matas 2016: orthogonal, then unit variance of each layer's output on a batch"),
+        "ntk": Entry("richlearn.schemes:NTK", "Jacot et al. 2018: NTK parametrisation, N(0,1) weights divided by sqrt(fan-in)"),
+        "mean_field": Entry("richlearn.schemes:MeanField", "mean-field parametrisation: NTK hidden layers, readout divided by its fan-in"),
+        "mup": Entry("richlearn.schemes:MuP", "Yang & Hu 2021: Maximal Update Parametrisation, per-layer learning rates included"),
+        "relative_scale": Entry(
+            "richlearn.schemes:RelativeScale", "standard with the first layer divided and the readout multiplied by α", "6"
+        ),
+        "overall_scale": Entry("richlearn.schemes:OverallScale", "standard with every layer multiplied by τ"),
+        "unbalanced": Entry("richlearn.schemes:Unbalanced", "two-layer, symmetrised, every unit at scale τ and conserved quantity δ", "1b"),
+        "lambda_balanced": Entry("richlearn.schemes:LambdaBalanced", "Dominé et al. 2024: two-layer with Δ = λI"),
+        "unscaled": Entry("richlearn.schemes:Unscaled", "standard at α = 1, τ = 1: the reference row of a scale sweep"),
+        "upstream": Entry("richlearn.schemes:Upstream", "relative scale α = 10: earlier layers learn faster"),
+        "balanced": Entry("richlearn.schemes:Balanced", "standard with each unit rescaled to δ = 0, the function kept"),
+        "downstream": Entry("richlearn.schemes:Downstream", "relative scale α = 0.1: later layers learn faster"),
+        "layer_rates": Entry("richlearn.schemes:LayerRates", "standard with per-layer learning rates: unbalance by rates, not scales"),
+    },
+)
+NETWORKS = Catalog(
+    "network",
+    "richlearn.networks",
+    {
+        "linear": Entry("richlearn.networks:Linear", "deep linear network; depth 2 and width 1 is the paper's single neuron", "2-4"),
+        "two_layer": Entry("richlearn.networks:TwoLayer", "one hidden layer of piecewise-linear units, no bias by default", "1"),
+        "mlp": Entry("richlearn.networks:MLP", "fully connected, any depth, width and activation", "6c"),
+    },
+)
+TASKS = Catalog(
+    "task",
+    "richlearn.tasks",
+    {
+        "teacher_student": Entry("richlearn.tasks:TeacherStudent", "labels of a small two-layer ReLU teacher on the unit sphere", "1"),
+        "linear_regression": Entry("richlearn.tasks:LinearRegression", "linear teacher on white, whitened or low-rank input", "2-4"),
+    },
+)
+METRICS = Catalog(
+    "metric",
+    "richlearn.metrics",
+    {
+        "kernel_distance": Entry("richlearn.metrics:KernelDistance", "how far the NTK has turned since initialisation, in [0, 1]"),
+        "hamming_distance": Entry(
+            "richlearn.metrics:ActivationHammingDistance", "share of activation patterns that differ from initialisation"
+        ),
+        "parameter_distance": Entry("richlearn.metrics:ParameterDistance", "‖θ − θ₀‖₂, absolute or relative to ‖θ₀‖₂"),
+        "conserved_quantity": Entry("richlearn.metrics:ConservedQuantity", "per-unit δ: mean, spread, and drift since initialisation"),
+        "steps_to_threshold": Entry("richlearn.metrics:StepsToThreshold", "first and first sustained step at which a curve crosses a goal"),
+    },
+)

@@ -1,0 +1,53 @@
+"""What the metrics of a network's distance from initialisation share."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from richlearn.errors import UsageError
+
+
+class DistanceFromStart(Metric):
+    """A metric whose first `update` sets the reference; later ones set what is compared with it.
+
+    Every rank of a data-parallel run holds the same network, so nothing is reduced between ranks.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(sync_on_compute=False, **kwargs)
+        self.add_state("reference", torch.empty(0), dist_reduce_fx=None)
+        self.add_state("current", torch.empty(0), dist_reduce_fx=None)
+        self.reference: Tensor
+        self.current: Tensor
+
+    @abstractmethod
+    def observe(self, network: nn.Module) -> Tensor:
+        """What of `network` is compared between times."""
+
+    @abstractmethod
+    def compare(self, reference: Tensor, current: Tensor) -> Tensor:
+        """The metric's value from two observations."""
+
+    def update(self, network: nn.Module) -> None:
+        """Observe `network`; the first call since construction or `reset` sets the reference."""
+        observed = self.observe(network)
+        if self.reference.numel() == 0:
+            self.reference = observed.clone()
+        self.current = observed
+
+    def compute(self) -> Tensor:
+        """The metric as a float64 scalar.
+
+        Raises:
+            UsageError: nothing has been observed yet.
+        """
+        if self.reference.numel() == 0:
+            raise UsageError(f"`{type(self).__name__}` has seen no network yet: call `update(network)` at initialisation first")
+        return self.compare(self.reference, self.current)

@@ -1,0 +1,86 @@
+"""Relative scale between the first layer and the readout; upstream, downstream and unscaled are three of its values."""
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Generator, Tensor, nn
+
+from richlearn.schemes._common import positive, separate, structure_of
+from richlearn.schemes.base import Scheme, Truths
+from richlearn.schemes.multipliers import Multipliers
+from richlearn.schemes.standard import Standard
+
+
+@final
+@dataclass(frozen=True)
+class RelativeScale(Scheme):
+    """Standard, then first-layer weights and every bias before the readout ÷ α, readout weights × α.
+
+    A positively homogeneous network keeps its function (Kunin et al. 2024, section 5). α is the divisor of the first
+    layer: α > 1 upstream, α < 1 downstream.
+
+    Raises:
+        ParameterError: α is not positive.
+        NotApplicable: first layer and readout are one weight.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        positive("alpha", self.alpha)
+
+    @torch.no_grad()
+    def apply(self, network: nn.Module, generator: Generator, *, batch: Tensor | None = None, optimizer: str | None = None) -> Multipliers:
+        """See `Scheme.apply`."""
+        structure = structure_of(network, batch)
+        separate(network, structure, "relative_scale")
+        Standard().apply(network, generator)
+        for name in (*structure.first, *structure.biases):
+            network.get_parameter(name).div_(self.alpha)
+        for layer in structure.layers:
+            if layer.weight in structure.readout:
+                network.get_parameter(layer.weight).mul_(self.alpha)
+        return Multipliers()
+
+    def truths(self) -> Truths:
+        """The function of the standard initialisation."""
+        return Truths(same_function_as=Standard())
+
+
+class _Fixed(Scheme):
+    """A relative scale that has a name of its own; a member supplies α."""
+
+    alpha: ClassVar[float]
+
+    def apply(self, network: nn.Module, generator: Generator, *, batch: Tensor | None = None, optimizer: str | None = None) -> Multipliers:
+        """See `Scheme.apply`."""
+        return RelativeScale(self.alpha).apply(network, generator, batch=batch, optimizer=optimizer)
+
+    def truths(self) -> Truths:
+        """The function of the standard initialisation."""
+        return Truths(same_function_as=Standard())
+
+
+@final
+@dataclass(frozen=True)
+class Upstream(_Fixed):
+    """Relative scale α = 10: earlier layers learn faster."""
+
+    alpha: ClassVar[float] = 10.0
+
+
+@final
+@dataclass(frozen=True)
+class Downstream(_Fixed):
+    """Relative scale α = 0.1: later layers learn faster."""
+
+    alpha: ClassVar[float] = 0.1
+
+
+@final
+@dataclass(frozen=True)
+class Unscaled(_Fixed):
+    """Relative scale α = 1 (and overall scale 1): the reference row of a scale sweep."""
+
+    alpha: ClassVar[float] = 1.0

@@ -1,0 +1,138 @@
+"""Many optimiser updates of a slice of members in one call, compiled where a compiler exists."""
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
+from torch.func import functional_call, grad, vmap
+
+from richlearn.errors import NotApplicable
+from richlearn.tasks.losses import Loss
+from richlearn.training.optimizers import Optimizer, Rates
+
+_STATEFUL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
+
+
+@cache
+def compiler_available() -> bool:
+    """Whether `torch.compile` can work on this machine's CPU: it needs a C++ compiler at run time, even with a filled cache."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception:
+        return False
+    return True
+
+
+def check_stackable(network: nn.Module) -> None:
+    """Raise `NotApplicable` where members could not be computed together: batch statistics, dropout, parameters in other dtypes."""
+    for name, module in network.named_modules():
+        if isinstance(module, _STATEFUL):
+            raise NotApplicable(f"`{type(network).__name__}` cannot be stacked: `{name}` ({type(module).__name__}) keeps state or draws")
+    if len({parameter.dtype for parameter in network.parameters()}) != 1:
+        raise NotApplicable(f"`{type(network).__name__}` cannot be stacked: its parameters have several dtypes")
+
+
+def stacked_forward(template: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    """Outputs (members, n, c) of a stack on shared inputs (n, …).
+
+    A network may offer `stacked_forward(parameters, inputs)` of its own, a faster layout of the same function.
+    """
+    own: Callable | None = getattr(template, "stacked_forward", None)
+    if own is not None:
+        return own(parameters, inputs)
+    return vmap(lambda member: functional_call(template, member, (inputs,)))(parameters)
+
+
+class Burst:
+    """`burst(parameters, state, rates, data, table, count, indices, weights)` does `count` updates of a slice.
+
+    One compilation serves every count: the loop over updates is inside, its length a tensor. Use one `Burst` for all
+    slices and batches of equal shapes.
+
+    Args:
+        template: a network of the members' shape; its values do not matter.
+        loss: of the task.
+        optimizer: of the batch.
+        compiled: ask for `torch.compile`; without a C++ compiler the same loop runs eagerly, which rounds differently.
+    """
+
+    def __init__(self, template: nn.Module, loss: Loss, optimizer: Optimizer, *, compiled: bool) -> None:
+        check_stackable(template)
+        self.template, self.loss, self.optimizer = template, loss, optimizer
+        self.names = [name for name, _ in template.named_parameters()]
+        self.compiled = compiled and compiler_available()
+        self._run = self._compile() if self.compiled else self._eager
+
+    def _compile(self) -> Callable:
+        import torch._inductor.config as inductor
+
+        inductor.compile_threads = 1  # a pool of compiler processes costs more than it saves here, and outlives Ctrl-C
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
+        return torch.compile(self._loop, dynamic=False, fullgraph=True)
+
+    def _gradients(self, parameters: Sequence[Tensor], inputs: Tensor, targets: Tensor, weights: Tensor) -> list[Tensor]:
+        def total(values: list[Tensor]) -> Tensor:
+            output = stacked_forward(self.template, dict(zip(self.names, values, strict=True)), inputs)
+            return (self.loss.per_sample(output, targets) * weights).sum()  # members are independent: one sum serves all
+
+        return grad(total)(list(parameters))
+
+    def _update(self, k: Tensor, parameters, state, rates: Rates, data, table: Tensor, indices: Tensor | None, weights: Tensor):
+        inputs, targets = data
+        row = table.index_select(0, k.reshape(1))[0]
+        if indices is not None:
+            chosen = indices.index_select(0, k.reshape(1))[0]
+            inputs, targets = inputs.index_select(0, chosen), targets.index_select(0, chosen)
+            weights = weights.index_select(0, k.reshape(1))[0]
+        gradients = self._gradients(parameters, inputs, targets, weights)
+        return self.optimizer.update(parameters, gradients, state, rates, row)
+
+    def _loop(self, parameters, state, lr, decay, eps, data, table: Tensor, count: Tensor, indices: Tensor | None, weights: Tensor):
+        rates, split = Rates(lr, decay, eps), len(parameters)
+
+        def unfinished(k: Tensor, *carried: Tensor) -> Tensor:
+            return k < count
+
+        def body(k: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
+            new, new_state = self._update(k, carried[:split], carried[split:], rates, data, table, indices, weights)
+            return k + 1, *(value.clone() for value in (*new, *new_state))
+
+        _, *carried = while_loop(unfinished, body, (torch.zeros_like(count), *parameters, *state))
+        return carried[:split], carried[split:]
+
+    def _eager(self, parameters, state, lr, decay, eps, data, table: Tensor, count: Tensor, indices: Tensor | None, weights: Tensor):
+        rates = Rates(lr, decay, eps)
+        for k in torch.arange(int(count), device=count.device):
+            parameters, state = self._update(k, parameters, state, rates, data, table, indices, weights)
+        return parameters, state
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        parameters: Sequence[Tensor],
+        state: Sequence[Tensor],
+        rates: Rates,
+        data: tuple[Tensor, Tensor],
+        table: Tensor,
+        count: int,
+        weights: Tensor,
+        indices: Tensor | None = None,
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """New (parameters, state) after `count` updates; the arguments are left alone.
+
+        Args:
+            parameters: P tensors (members, …), in the template's order.
+            state: the optimiser's, slots·P tensors.
+            data: inputs (n, …) and targets (n, c), shared by the members.
+            table: rows of `Optimizer.table`, at least `count`; equal lengths share a compilation.
+            weights: of the samples, (n,), or (rows, batch) beside `indices`; 0 pads a short batch.
+            indices: samples of each update, (rows, batch); None is full batch.
+        """
+        length = torch.tensor(count, device=table.device)
+        return self._run(
+            list(parameters), list(state), list(rates.lr), list(rates.weight_decay), list(rates.eps), data, table, length, indices, weights
+        )

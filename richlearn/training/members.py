@@ -1,0 +1,52 @@
+"""What callbacks see of whatever is being trained: networks with a trial's name and rates, whether one or many train at once."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from richlearn.schemes.multipliers import Multipliers
+from richlearn.tasks.base import Split
+
+
+@dataclass(frozen=True)
+class Member:
+    """How one trial trains: its name, base learning rate (None: the optimiser's) and multipliers."""
+
+    trial: str = "trial"
+    lr: float | None = None
+    multipliers: Multipliers = field(default_factory=Multipliers)
+
+
+@dataclass(frozen=True)
+class View:
+    """A member as it stands now; `network` is only valid until the next one is asked for.
+
+    Attributes:
+        trial: the member's name.
+        network: an ordinary network with the member's present parameters.
+        rates: learning-rate multipliers by parameter name; 1 where absent.
+    """
+
+    trial: str
+    network: nn.Module
+    rates: Mapping[str, float]
+
+
+@runtime_checkable
+class HasMembers(Protocol):
+    """What `NetworkModule` and `StackedModule` have in common."""
+
+    @property
+    def steps_done(self) -> int:
+        """Optimiser updates that each network has had."""
+        ...
+
+    def members(self) -> Iterator[View]:
+        """The members that still train, in order."""
+        ...
+
+    def losses(self, split: Split) -> Tensor:
+        """The task's loss of each member on `split`, shape (members,), float64; nan for members that have stopped."""
+        ...

@@ -1,0 +1,147 @@
+"""How rich the learning is, at every measurement time, for one network or a stack, the suite's or a user's own."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor, nn
+
+from richlearn.errors import NotApplicable, ParameterError
+from richlearn.metrics import ActivationHammingDistance, ConservedQuantity, KernelDistance, ParameterDistance
+from richlearn.metrics._base import DistanceFromStart
+from richlearn.networks.structure import find
+from richlearn.training._timed import Timed
+from richlearn.training.members import HasMembers, View
+
+
+def _network_of(module: LightningModule) -> nn.Module:
+    """The network inside a user's LightningModule: its only child that owns all parameters, if there is one."""
+    own = {id(parameter) for parameter in module.parameters()}
+    whole = [child for child in module.children() if {id(parameter) for parameter in child.parameters()} == own]
+    return whole[0] if len(whole) == 1 and own else module
+
+
+def _directions(network: nn.Module) -> list[float]:
+    """‖a_k‖·w_k of every unit of the first homogeneous pair, flattened: what the 2-D trajectory figure draws."""
+    pair = find(network).pairs[0]
+    named = dict(network.named_parameters())
+    incoming, outgoing = named[pair.incoming].detach(), named[pair.outgoing].detach()
+    return (outgoing.norm(dim=0)[:, None] * incoming).flatten().tolist()
+
+
+@dataclass
+class _Watched:
+    """The metrics of one member, and those that its network cannot serve."""
+
+    metrics: dict[str, DistanceFromStart]
+    absent: dict[str, str] = field(default_factory=dict)
+
+    def row(self, network: nn.Module) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name in [name for name in self.metrics if name not in self.absent]:
+            metric = self.metrics[name]
+            try:
+                metric.update(network)
+            except NotApplicable as reason:
+                self.absent[name] = str(reason)
+                continue
+            values[name] = float(metric.compute())
+            if isinstance(metric, ConservedQuantity):
+                delta = metric.delta
+                values |= {"delta_mean": float(delta.mean()), "delta_std": float(delta.std(correction=0)), "delta": delta.tolist()}
+        return values
+
+
+class RichnessMonitor(Timed):
+    """Measures kernel, Hamming and parameter distance and the conserved quantity δ; works on any LightningModule.
+
+    `trainer.logger` gets scalars (of a stack: the mean over its members) and a histogram of δ, at true optimiser steps.
+
+    Args:
+        probe: inputs (n, …) on which kernels and patterns are taken; 256 training inputs are plenty.
+        every: optimiser updates between measurements, a list of updates, or None for the end of every epoch. The start
+            is always measured: it is the reference.
+        directions: also record ‖a_k‖ w_k of every hidden unit.
+
+    Attributes:
+        rows: one dict per member and measurement, the columns of `table()`.
+
+    >>> from lightning import Trainer
+    >>> monitor = RichnessMonitor(probe=torch.randn(64, 10), every=100)
+    >>> trainer = Trainer(callbacks=[monitor], accelerator="cpu", logger=False)  # trainer.fit(your_module); then monitor.table()
+    """
+
+    def __init__(self, probe: Tensor, every: int | Iterable[int] | None = None, *, directions: bool = False) -> None:
+        if isinstance(every, int) and every < 1:
+            raise ParameterError(f"`every` must be at least 1 update, got {every}")
+        super().__init__(None if isinstance(every, int) or every is None else {0, *every})
+        self.every = every if isinstance(every, int) else None
+        self.probe, self.directions = probe, directions
+        self.rows: list[dict[str, Any]] = []
+        self._watched: dict[str, _Watched] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
+        """One of the times, or a multiple of `every`."""
+        if self.every is not None and trainer.global_step % self.every == 0:
+            self._visit(trainer, pl_module)
+        else:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The end of an epoch, where neither times nor an interval were given."""
+        if self.every is None:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def _views(self, module: LightningModule) -> Iterator[View]:
+        if isinstance(module, HasMembers):
+            yield from module.members()
+        else:
+            yield View("network", _network_of(module), {})
+
+    def _metrics(self, view: View, like: Tensor) -> _Watched:
+        probe = self.probe.to(like)
+        return _Watched(
+            {
+                "kernel_distance": KernelDistance(probe, rates=view.rates),
+                "hamming_distance": ActivationHammingDistance(probe),
+                "parameter_distance": ParameterDistance(),
+                "parameter_distance_relative": ParameterDistance(relative=True),
+                "delta_drift": ConservedQuantity(rates=view.rates),
+            }
+        )
+
+    def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+        """Append a row per member and log their means."""
+        now = []
+        for view in self._views(module):
+            watched = self._watched.get(view.trial)
+            if watched is None:
+                watched = self._watched[view.trial] = self._metrics(view, next(view.network.parameters()))
+            row = {"trial": view.trial, "step": step, **watched.row(view.network)}
+            if self.directions:
+                row["directions"] = _directions(view.network)
+            now.append(row)
+        self.rows += now
+        self._log(trainer, now, step)
+
+    def _log(self, trainer: Trainer, rows: list[dict[str, Any]], step: int) -> None:
+        if not rows or not trainer.loggers or not trainer.is_global_zero:
+            return
+        frame = pd.DataFrame(rows).drop(columns=["trial", "step", "delta", "directions"], errors="ignore")
+        delta = [value for row in rows for value in row.get("delta", [])]
+        for logger in trainer.loggers:
+            logger.log_metrics({f"richness/{name}": float(value) for name, value in frame.mean().items()}, step=step)
+            if delta and hasattr(logger.experiment, "add_histogram"):  # type: ignore[union-attr]
+                logger.experiment.add_histogram("richness/delta", torch.tensor(delta), global_step=step)  # type: ignore[union-attr]
+
+    @property
+    def not_applicable(self) -> dict[str, str]:
+        """Metrics that the network cannot serve, with the reason."""
+        return {name: reason for watched in self._watched.values() for name, reason in watched.absent.items()}
+
+    def table(self) -> pd.DataFrame:
+        """The rows so far: trial, step and the metrics; a metric that the network cannot serve has no column."""
+        return pd.DataFrame(self.rows)
