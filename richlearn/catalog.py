@@ -3,9 +3,10 @@
 import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from richlearn.errors import UsageError, nearest
@@ -29,18 +30,32 @@ class Entry:
     numerics: int = 1
 
 
-def _class_in_file(path: Path, class_name: str, kind: str) -> type:
-    if not path.is_file():
-        raise UsageError(f"{kind} file `{path}` does not exist")
-    name = f"richlearn_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{kind} file `{path}` is not a Python file (its name must end in .py)")
-    module = importlib.util.module_from_spec(spec)
+def _read(path: Path, kind: str) -> bytes:
     try:
-        spec.loader.exec_module(module)
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{kind} file `{path}` cannot be read: {error.strerror}") from error
+
+
+def _module_of(path: Path, kind: str) -> ModuleType:
+    """A user's file as a module, executed once for each content: what runs is exactly what `Catalog.version` hashes."""
+    source = _read(path, kind)
+    name = f"richlearn_user_{hashlib.sha256(str(path.resolve()).encode() + source).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = sys.modules[name] = ModuleType(name)  # dataclasses look their own module up there
+    module.__file__ = str(path)
+    try:
+        # The import system would take yesterday's cached bytecode for a file changed within the same second.
+        exec(compile(source, path, "exec"), vars(module))
     except Exception as error:
+        del sys.modules[name]
         raise UsageError(f"{kind} file `{path}` cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _class_in_file(path: Path, class_name: str, kind: str) -> type:
+    module = _module_of(path, kind)
     if not isinstance(found := getattr(module, class_name, None), type):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
         raise UsageError(f"{kind} file `{path}` has no class `{class_name}`; {nearest(class_name, classes)}")
@@ -66,7 +81,8 @@ class Catalog:
         if is_user_file(name):
             if not Path(user_path(name)).is_file():
                 raise UsageError(f"{self.kind} file `{user_path(name)}` does not exist")
-        elif name not in self.entries():
+        # Looking through the installed packages takes long beside a look-up, and a plan asks for every trial.
+        elif name not in self.own and name not in self.entries():
             raise UsageError(f"unknown {self.kind} `{name}`; {nearest(name, self.entries())}")
 
     def load(self, name: str) -> type[Any]:
@@ -74,14 +90,15 @@ class Catalog:
         self.check(name)
         if is_user_file(name):
             return _class_in_file(Path(user_path(name)), name.rpartition(":")[2], self.kind)
-        module, _, class_name = self.entries()[name].target.partition(":")
+        entry = self.own.get(name) or self.entries()[name]
+        module, _, class_name = entry.target.partition(":")
         return getattr(importlib.import_module(module), class_name)
 
     def version(self, name: str) -> int | str:
         """What identifies the numerics of `name`: the suite's number, a package's version, or the SHA-256 of a user's file."""
         self.check(name)
         if is_user_file(name):
-            return hashlib.sha256(Path(user_path(name)).read_bytes()).hexdigest()
+            return hashlib.sha256(_read(Path(user_path(name)), self.kind)).hexdigest()
         if name in self.own:
             return self.own[name].numerics
         (point,) = importlib.metadata.entry_points(group=self.entry_points, name=name)

@@ -159,10 +159,12 @@ def plan(
         )
         return
     typer.echo(
-        f"{protocol.name}: {summary['trials']} trials in {summary['batches']} batches ({protocol.training.steps} steps each) → {summary['folder']}"
+        f"{protocol.name}: {summary['trials']} trials in {summary['batches']} batches ({protocol.training.steps} steps each)"
+        f" → {summary['folder']}"
     )
     typer.echo(
-        f"  done {summary['done']}, missing {summary['missing']}, failed {summary['failed']}; {found.after_search} scored trials after search"
+        f"  done {summary['done']}, missing {summary['missing']}, failed {summary['failed']};"
+        f" {found.after_search} scored trials after search"
     )
     for line in found.stale:
         typer.echo(f"  stale: {line}")

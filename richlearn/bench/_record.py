@@ -83,7 +83,8 @@ def _check_trials(batch: str, trials: list[str], batches: list[str], specs: list
 
 
 def _table_bytes(frame: pd.DataFrame, schema: pa.Schema, order: list[str], options: dict[str, Any]) -> bytes:
-    table = to_arrow(frame.sort_values(order, kind="stable"), schema)
+    # A batch that measured nothing may come without columns to sort by.
+    table = to_arrow(frame.sort_values(order, kind="stable") if len(frame) else frame, schema)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **options)
     return sink.getvalue().to_pybytes()

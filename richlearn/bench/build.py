@@ -1,12 +1,14 @@
 """From a trial's content to live objects: task, network, scheme, optimiser."""
 
+import inspect
+import re
 from typing import Any
 
 import torch
 from torch import nn
 
 from richlearn import catalog
-from richlearn.errors import NotApplicable, ParameterError, UsageError
+from richlearn.errors import NotApplicable, ParameterError, UsageError, nearest
 from richlearn.schemes.base import Scheme
 from richlearn.schemes.multipliers import Multipliers
 from richlearn.seeds import generator, global_stream
@@ -15,23 +17,43 @@ from richlearn.training.optimizers import Optimizer
 from richlearn.training.schedules import Schedule
 
 DTYPES = {"32-true": torch.float32, "64-true": torch.float64}
+_ELSEWHERE = {"seed": "`seeds`", "batch_size": "`training.batch_size`", "dtype": "`training.precision`"}
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+
+
+def _argument_names(component: type) -> set[str]:
+    """The keyword arguments of a class, those of its bases included, which it may pass on."""
+    own = [vars(base)["__init__"] for base in component.__mro__ if base is not object and "__init__" in vars(base)]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return {name for init in own for name, given in inspect.signature(init).parameters.items() if given.kind in named} - {"self"}
+
+
+def _complaint(component: type, error: TypeError) -> str:
+    """What Python says of wrong arguments, without the name of a function, and the nearest valid argument."""
+    text = str(error).partition(") ")[2] or str(error)
+    unknown = _UNEXPECTED.search(text)
+    return f"unknown argument `{unknown[1]}`; {nearest(unknown[1], _argument_names(component))}" if unknown else text
 
 
 def _made(kind: catalog.Catalog, name: str, arguments: dict[str, Any], *positional: Any) -> Any:
     """An instance of the component, its complaints about arguments as one line that names the component."""
+    component = kind.load(name)
     try:
-        return kind.load(name)(*positional, **arguments)
+        return component(*positional, **arguments)
     except ParameterError as error:
         raise ParameterError(f"{kind.kind} `{name}`: {error}") from None
     except TypeError as error:
-        raise ParameterError(f"{kind.kind} `{name}`: {str(error).partition(') ')[2] or error}") from error
+        raise ParameterError(f"{kind.kind} `{name}`: {_complaint(component, error)}") from error
 
 
 def task_of(spec: dict[str, Any]) -> Task:
     """The task of a trial, its data still undrawn."""
     training = spec["training"]
     common = {"seed": spec["seed"], "batch_size": training["batch_size"], "dtype": DTYPES[training["precision"]]}
-    return _made(catalog.TASKS, spec["task"]["name"], {**spec["task"]["parameters"], **common})
+    parameters = spec["task"]["parameters"]
+    if taken := sorted(parameters.keys() & common.keys()):
+        raise ParameterError(f"task `{spec['task']['name']}`: `{taken[0]}` is not a parameter here: {_ELSEWHERE[taken[0]]} gives it")
+    return _made(catalog.TASKS, spec["task"]["name"], {**parameters, **common})
 
 
 def scheme_of(spec: dict[str, Any]) -> Scheme:

@@ -2,10 +2,24 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from richlearn.bench.protocol import Protocol, SchemeRow
 from richlearn.bench.trials import TrialMaker
-from richlearn.errors import RichlearnError, UsageError
+from richlearn.errors import NotApplicable, RichlearnError, UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _check_stackable(network: "nn.Module") -> None:
+    from richlearn.training.burst import check_stackable
+
+    try:
+        check_stackable(network)
+    except NotApplicable as reason:
+        raise UsageError(f"{reason}; set training.stack to 1, so that networks train one by one") from None
 
 
 def check_components(maker: TrialMaker, rows: Sequence[SchemeRow]) -> None:
@@ -17,8 +31,7 @@ def check_components(maker: TrialMaker, rows: Sequence[SchemeRow]) -> None:
     from richlearn.bench.build import network_of, optimizer_of, scheme_of, task_of
 
     protocol: Protocol = maker.protocol
-    spec = json.loads(maker.trial(rows[0], protocol.seeds[0]).spec)
-    plain = spec | {"scheme": {"name": "standard", "parameters": {}}}
+    spec = json.loads(maker.trial(SchemeRow("standard", {}), protocol.seeds[0]).spec)
     problems: list[str] = []
 
     def attempt(path: tuple[str | int, ...], build: Callable[[], object]) -> None:
@@ -26,12 +39,23 @@ def check_components(maker: TrialMaker, rows: Sequence[SchemeRow]) -> None:
             build()
         except RichlearnError as error:
             problems.append(protocol.problem(path, str(error)))
+        except Exception as error:  # a user's own code may raise anything
+            problems.append(protocol.problem(path, f"{type(error).__name__}: {error}".splitlines()[0]))
+
+    def serves() -> None:
+        network, _ = network_of(spec, task_of(spec))
+        if protocol.training.stack > 1 and maker.strategy != "ddp":
+            _check_stackable(network)
+
+    def scheme(row: SchemeRow) -> None:
+        scheme_of({"scheme": {"name": row.name, "parameters": row.parameters}})
+        maker.lr(row)
 
     attempt(("task",), lambda: task_of(spec))
     attempt(("optimizer",), lambda: optimizer_of(spec))
     if not problems:
-        attempt(("network",), lambda: network_of(plain, task_of(spec)))
+        attempt(("network",), serves)
     for row in rows:
-        attempt(row.path, lambda row=row: scheme_of({"scheme": {"name": row.name, "parameters": row.parameters}}))
+        attempt(row.path, partial(scheme, row))
     if problems:
         raise UsageError("\n".join(dict.fromkeys(problems)))

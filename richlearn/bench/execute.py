@@ -206,8 +206,13 @@ class Executor:
 def _fit(trainer: Trainer, module: LightningModule, datamodule: Task | None) -> None:
     """`trainer.fit` without the advice that does not apply to in-memory data and bursts."""
     with warnings.catch_warnings():
-        for text in (".*does not have many workers.*", ".*isinstance\\(treespec, LeafSpec\\).*", ".*GPU available but not used.*"):
-            warnings.filterwarnings("ignore", text)
+        for text in (
+            "does not have many workers",
+            "isinstance\\(treespec, LeafSpec\\)",
+            "GPU available but not used",
+            "no `validation_step`",
+        ):
+            warnings.filterwarnings("ignore", f".*{text}")
         trainer.fit(module, datamodule=datamodule)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from richlearn.bench.content import canonical_json
 from richlearn.bench.report import Results
 from richlearn.errors import UsageError, nearest
 
@@ -41,10 +42,7 @@ def look_up(name: str, folders: Sequence[Path]) -> list[dict[str, Any]]:
         hit = trials[trials["trial"].str.startswith(name)] if len(name) >= 6 else trials.iloc[:0]
         rows = {row.label: row for row in results.asked.cells()}
         if hit.empty and (row := rows.get(name)) is not None:
-            hit = trials[
-                (trials["scheme"] == row.name)
-                & trials["spec"].map(lambda spec, p=row.parameters: json.loads(spec)["scheme"]["parameters"] == p)
-            ]
+            hit = trials[(trials["scheme"] == row.name) & trials["parameters"].eq(canonical_json(row.parameters))]
         if not hit.empty:
             return [_trial(results, row, curve=len(hit) == 1) for row in hit.sort_values(["role", "seed", "lr"]).to_dict("records")]
         labels += rows

@@ -10,7 +10,7 @@ import pandas as pd
 
 from richlearn.bench.content import differences
 from richlearn.bench.protocol import SchemeRow
-from richlearn.bench.search import Outcomes, Search
+from richlearn.bench.search import Outcomes, Search, identity
 from richlearn.bench.search import centre as search_centre
 from richlearn.bench.trials import Batch, Trial, TrialMaker
 from richlearn.errors import UsageError, nearest
@@ -39,16 +39,20 @@ class Selection:
             if "=" not in pair:
                 raise UsageError(f"`--only {pair}`: expected key=value, such as scheme=upstream or tau=0.1")
 
-    def check(self, rows: Sequence[SchemeRow]) -> None:
-        """Raise `UsageError` where `only` names a key that no row has."""
-        keys = {"scheme", "seed"} | {name for row in rows for name in row.parameters}
-        for key in (pair.partition("=")[0] for pair in self.only):
-            if key not in keys:
-                raise UsageError(f"`--only {key}=…`: no such key; {nearest(key, keys)}")
+    def check(self, rows: Sequence[SchemeRow], seeds: Collection[int]) -> None:
+        """Raise `UsageError` where `only` names a key, or a value of it, that no trial has."""
+        known: dict[str, list[Any]] = {"scheme": [row.name for row in rows], "seed": list(seeds)}
+        for name, value in (item for row in rows for item in row.parameters.items()):
+            known.setdefault(name, []).append(value)
+        for key, _, text in (pair.partition("=") for pair in self.only):
+            if key not in known:
+                raise UsageError(f"`--only {key}=…`: no such key; {nearest(key, known)}")
+            if not any(_same(value, text) for value in known[key]):
+                raise UsageError(f"`--only {key}={text}`: no trial has this value; {nearest(text, set(map(str, known[key])))}")
 
     def _matches(self, trial: Trial) -> bool:
         values = {"scheme": trial.row.name, "seed": trial.seed, **trial.row.parameters}
-        return all(_same(values.get(key), text) for key, _, text in (pair.partition("=") for pair in self.only))
+        return all(key in values and _same(values[key], text) for key, _, text in (pair.partition("=") for pair in self.only))
 
     def __call__(self, batches: Sequence[Batch]) -> list[Batch]:
         """The selected batches, in order."""
@@ -105,14 +109,14 @@ class Plan:
         return sum(planned.state == state for planned in self.planned)
 
 
-def _stale(maker: TrialMaker, trials: pd.DataFrame, planned: Collection[str]) -> list[str]:
+def _stale(maker: TrialMaker, rows: Sequence[SchemeRow], trials: pd.DataFrame, planned: Collection[str]) -> list[str]:
     """Recorded trials of this protocol whose content is not what a run would compute today."""
-    lines = []
+    lines, known = [], {identity(row) for row in rows}
     strangers = trials[(trials["protocol_hash"] == maker.protocol.hash) & ~trials["trial"].isin(planned) & (trials["role"] == "score")]
     for (scheme, _), group in strangers.groupby(["scheme", "parameters"], sort=True):
         there = json.loads(group["spec"].iloc[0])
-        row = SchemeRow(scheme, there["scheme"]["parameters"])
-        if row.label not in {cell.label for cell in maker.protocol.cells()}:
+        row = SchemeRow(str(scheme), there["scheme"]["parameters"])
+        if identity(row) not in known:
             continue
         here = json.loads(maker.trial(row, there["seed"], there["lr"]).spec)
         if changed := differences(there, here):
@@ -144,7 +148,7 @@ def make_plan(
         planned += [Planned(batch, _state(batch, outcomes, failed)) for batch in batches]
         waiting += missing
     names = {trial.hash for item in planned for trial in item.batch.trials}
-    return Plan(planned, waiting, _stale(maker, recorded, names) if len(recorded) else [])
+    return Plan(planned, waiting, _stale(maker, [row for rows in groups for row in rows], recorded, names) if len(recorded) else [])
 
 
 def remembered(maker: TrialMaker) -> Callable[[SchemeRow], tuple[float, str | None]]:
@@ -152,9 +156,10 @@ def remembered(maker: TrialMaker) -> Callable[[SchemeRow], tuple[float, str | No
     known: dict[str, tuple[float, str | None]] = {}
 
     def look(row: SchemeRow) -> tuple[float, str | None]:
-        if row.label not in known:
-            known[row.label] = search_centre(maker, row)
-        return known[row.label]
+        key = identity(row)
+        if key not in known:
+            known[key] = search_centre(maker, row)
+        return known[key]
 
     return look
 
@@ -176,4 +181,4 @@ def _group(maker: TrialMaker, rows: list[SchemeRow], outcomes: Outcomes, centres
         if not complete:
             return batches, len(rows) * len(seeds)
     rates = search.found(outcomes)
-    return batches + maker.batches(maker.trial(row, seed, rates[row.label]) for seed in seeds for row in rows), 0
+    return batches + maker.batches(maker.trial(row, seed, rates[identity(row)]) for seed in seeds for row in rows), 0

@@ -148,7 +148,6 @@ class Results:
 
 
 def _numerics(spec: str) -> str:
-
     return canonical_json(json.loads(spec)["numerics"])
 
 

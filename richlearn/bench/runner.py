@@ -52,6 +52,7 @@ class Settings:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "devices", str(self.devices))  # from Python it may come as a number
         if self.devices != "auto" and not (self.devices.isdecimal() and int(self.devices) >= 1):
             raise UsageError(f"`--devices {self.devices}`: expected a whole number ≥ 1, or auto")
         if self.strategy not in ("auto", "ddp"):
@@ -111,7 +112,8 @@ class Runner:
     @cached_property
     def _groups(self):
         groups = rows_of(self.protocol, self.settings.schemes)
-        self.settings.selection.check([row for group in groups for row in group])
+        seeds = {*self.protocol.seeds, *(self.protocol.search.seeds if self.protocol.search else ())}
+        self.settings.selection.check([row for group in groups for row in group], seeds)
         return groups
 
     @cached_property
@@ -182,7 +184,8 @@ class Runner:
             self._say(
                 f"{plan.after_search} scored trials wait for the search, which other shards or failed batches hold up; run again then"
             )
-        old = [planned.batch for planned in plan.planned if planned.state == "failed" and planned.batch.hash not in tried]
+        failed = {planned.batch.hash for planned in plan.planned if planned.state == "failed"} - tried
+        old = [batch for batch in self.settings.selection(plan.batches) if batch.hash in failed]
         return failures + [Finished(batch, error="failed in an earlier run; --retry-failed tries it again") for batch in old], bool(tried)
 
     def selected(self, plan: Plan) -> list[Batch]:
@@ -244,10 +247,12 @@ class Runner:
                 self._say(f"note: {error}")
 
     def _summary(self, failures: Sequence[Finished]) -> str:
-        lines = [
-            f"seed {f.batch.seed}, {len(f.batch.trials)} networks: {f.error} (log: {self.folder.failure(f.batch.hash)})" for f in failures
-        ]
+        lines = [f"seed {f.batch.seed}, {len(f.batch.trials)} networks: {f.error}{self._log_of(f.batch)}" for f in failures]
         return "\n".join([f"{len(failures)} of the batches failed:", *lines])
+
+    def _log_of(self, batch: Batch) -> str:
+        log = self.folder.failure(batch.hash)
+        return f" (log: {log})" if log.is_file() else ""  # errors that say all, such as a full disk, have none
 
     # ---- telling it --------------------------------------------------------------------------------------------------
 

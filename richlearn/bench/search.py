@@ -6,10 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from richlearn.bench.content import canonical_json
 from richlearn.bench.protocol import Protocol, SchemeRow
 from richlearn.bench.trials import Trial, TrialMaker
 
 Outcomes = Mapping[str, Mapping[str, Any]]  # trial hash -> its row of the trials table
+
+
+def identity(row: SchemeRow) -> str:
+    """What tells rows apart: labels of nearly equal parameters look alike."""
+    return canonical_json([row.name, row.parameters])
 
 
 def _rounded(rate: float) -> float:
@@ -143,13 +149,13 @@ class Search:
         return [self._start(row, middle) for row, middle, reason in middles if reason is None]
 
     def found(self, outcomes: Outcomes) -> dict[str, float]:
-        """The rate of each row (by label) after the last round; a row that cannot be served keeps the protocol's."""
+        """The rate of each row (by `identity`) after the last round; a row that cannot be served keeps the protocol's."""
         states = self._states()
-        rates = {row.label: self.maker.lr(row) for row in self.rows}
+        rates = {identity(row): self.maker.lr(row) for row in self.rows}
         for state in states:
             while (k := self._extension(state, outcomes)) is not None:
                 state.tried.append(k)
-            rates[state.row.label] = state.rate(self._best(state, outcomes))
+            rates[identity(state.row)] = state.rate(self._best(state, outcomes))
         return rates
 
 

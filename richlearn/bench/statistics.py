@@ -87,15 +87,6 @@ def share_reached(times: ArrayLike) -> float:
     return float(np.isfinite(_sample(times)).mean())
 
 
-def mean_within(times: ArrayLike, budget: float) -> float:
-    """Mean of min(T, budget): the restricted mean, defined under censoring at a common `budget`.
-
-    >>> mean_within([10.0, 30.0, float("inf")], 50.0)
-    30.0
-    """
-    return float(np.minimum(_sample(times), budget).mean())
-
-
 def sign_flip_test(differences: ArrayLike) -> float:
     """Exact paired sign-flip permutation test of the mean difference, two-sided.
 

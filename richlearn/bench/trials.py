@@ -1,6 +1,8 @@
 """A trial is content: everything that decides its numbers, hashed; a batch is the trials that one fit trains."""
 
+import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -8,7 +10,7 @@ from typing import Any, Literal
 from richlearn import catalog
 from richlearn.bench.content import canonical_json, content_hash, text_hash
 from richlearn.bench.protocol import Protocol, SchemeRow
-from richlearn.errors import UsageError
+from richlearn.errors import ParameterError, UsageError
 
 Role = Literal["score", "search"]
 
@@ -101,11 +103,19 @@ class TrialMaker:
         }
 
     def lr(self, row: SchemeRow) -> float:
-        """The protocol's learning rate of a row: its `lr`, divided by τ² where the rule says so and the row has a τ."""
+        """The protocol's learning rate of a row: its `lr`, divided by τ² where the rule says so and the row has a τ.
+
+        Raises:
+            ParameterError: this τ gives no positive, finite rate.
+        """
         optimizer = self.protocol.optimizer
         if optimizer.lr_rule == "constant" or "tau" not in row.parameters:
             return optimizer.lr
-        return optimizer.lr / row.parameters["tau"] ** 2
+        tau = row.parameters["tau"]
+        with suppress(TypeError, ArithmeticError):
+            if 0 < (rate := optimizer.lr / tau**2) < math.inf:
+                return rate
+        raise ParameterError(f"`lr_rule` inverse_tau_squared gives no learning rate for `tau` = {tau!r}; expected a number away from 0")
 
     def trial(self, row: SchemeRow, seed: int, lr: float | None = None, role: Role = "score") -> Trial:
         """The trial of a row and a seed, at the protocol's learning rate unless `lr` is given."""

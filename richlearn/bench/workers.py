@@ -4,13 +4,15 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
 
 from richlearn.bench.trials import Batch
@@ -75,6 +77,17 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep `multiprocessing` from running the user's script again in a worker: it may lack `if __name__ == "__main__"`."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 @dataclass
 class _Team:
     """Processes that do one batch together: one, or the ranks of a data-parallel fit."""
@@ -94,7 +107,8 @@ class _Team:
             ours, theirs = context.Pipe()
             lightning = {"LOCAL_RANK": str(place), "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             process = context.Process(target=_serve, args=(theirs, self.make, rank, lightning if self.parallel else {}), daemon=True)
-            process.start()
+            with _without_main():
+                process.start()
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
@@ -102,7 +116,8 @@ class _Team:
     def give(self, batch: Batch) -> None:
         self.batch, self.results = batch, {}
         for pipe in self.pipes:
-            pipe.send(batch)
+            with suppress(OSError):  # a worker that has died meanwhile is found when it is listened to
+                pipe.send(batch)
 
     def dismiss(self) -> None:
         """Let idle workers end by themselves; kill what is at work."""

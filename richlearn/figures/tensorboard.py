@@ -29,6 +29,7 @@ _QUANTITIES = (
     Quantity("delta_std", "spread of δ over units"),
     Quantity("delta_drift", "drift of δ"),
 )
+_BINS = 1e20  # histograms end here; TensorBoard raises on values that all lie beyond
 _BAND = ("mean", "low", "high")
 FIGURES_RUN = "_figures"
 
@@ -70,7 +71,7 @@ def _histograms(writer: "SummaryWriter", curves: pd.DataFrame) -> None:
     """δ of every hidden unit of every seed."""
     for step, rows in curves.dropna(subset=["delta"]).groupby("step"):
         values = np.concatenate([np.asarray(row, dtype=np.float64) for row in rows["delta"]])
-        values = values[np.isfinite(values)]
+        values = values[np.abs(values) < _BINS]
         if values.size:
             writer.add_histogram("delta per unit", values, int(step))  # pyright: ignore[reportArgumentType]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
@@ -32,12 +33,12 @@ def _contract(first: Tensor, second: Tensor, outputs: str) -> Tensor:
 
 def empirical_ntk(
     network: nn.Module,
-    x: Tensor,
-    x2: Tensor | None = None,
+    x: Shaped[Tensor, "sample *input"],
+    x2: Shaped[Tensor, "sample2 *input"] | None = None,
     *,
     outputs: Literal["full", "trace"] = "full",
     rates: Mapping[str, float] | None = None,
-) -> Tensor:
+) -> Float[Tensor, "row column"]:
     """Θ(x, x') = Σ_p η_p ∂f(x)/∂θ_p ∂f(x')/∂θ_p (Kunin et al. 2024, eq. 1; Jacot et al. 2018).
 
     Args:
@@ -61,10 +62,13 @@ def empirical_ntk(
         raise ParameterError(f"`rates` names parameters that the network does not have: {sorted(unknown)}")
     other = x if x2 is None else x2
     trained = {name: p.detach() for name, p in named.items() if p.requires_grad} or {n: p.detach() for n, p in named.items()}
-    parts = two_layer_parts(network) if len(trained) == len(named) else None
     with torch.no_grad():
+        parts = two_layer_parts(network, x) if len(trained) == len(named) else None
         if parts is not None and (outputs == "trace" or parts[2].out_features == 1):
             return traced_kernel(parts, {p: name for name, p in named.items()}, x, other, rates)
         first = _jacobians(network, trained, x)
         second = first if other is x else _jacobians(network, trained, other)
-        return sum((rates.get(name, 1.0) * _contract(first[name], second[name], outputs) for name in trained), start=torch.zeros(()).to(x))
+        return sum(
+            (rates.get(name, 1.0) * _contract(first[name], second[name], outputs) for name in trained),
+            start=next(iter(first.values())).new_zeros(()),
+        )

@@ -16,7 +16,6 @@ class DistanceFromStart(Metric):
     Every rank of a data-parallel run holds the same network, so nothing is reduced between ranks.
     """
 
-    full_state_update = False
     is_differentiable = False
     higher_is_better = None
 
@@ -42,12 +41,21 @@ class DistanceFromStart(Metric):
             self.reference = observed.clone()
         self.current = observed
 
+    def require_seen(self) -> None:
+        """Raise `UsageError` before the first update."""
+        if self.reference.numel() == 0:
+            raise UsageError(f"`{type(self).__name__}` has seen no network yet: call `update(network)` at initialisation first")
+
     def compute(self) -> Tensor:
         """The metric as a float64 scalar.
 
         Raises:
             UsageError: nothing has been observed yet.
         """
-        if self.reference.numel() == 0:
-            raise UsageError(f"`{type(self).__name__}` has seen no network yet: call `update(network)` at initialisation first")
+        self.require_seen()
         return self.compare(self.reference, self.current)
+
+    def forward(self, network: nn.Module) -> Tensor:
+        """Update and compute: torchmetrics' value of "this batch alone" has no meaning for a distance from the start."""
+        self.update(network)
+        return self.compute()

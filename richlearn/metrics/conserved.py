@@ -67,6 +67,7 @@ class ConservedQuantity(DistanceFromStart):
     @property
     def delta(self) -> Tensor:
         """δ of each unit at the last update, shape (units,), float64."""
+        self.require_seen()
         return self.current[0]
 
     def observe(self, network: nn.Module) -> Tensor:

@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from richlearn.errors import NotApplicable
 from richlearn.metrics._base import DistanceFromStart
+from richlearn.networks._trace import undisturbed
 
 _PIECEWISE_LINEAR = (nn.ReLU, nn.LeakyReLU, nn.ReLU6)
 
 
 def activation_patterns(network: nn.Module, inputs: Tensor) -> Tensor:
-    """Whether each pre-activation of each piecewise-linear module is positive, shape (n, units), bool.
+    """Whether each pre-activation of each piecewise-linear module is positive in eval mode, shape (n, units), bool.
 
     Raises:
         NotApplicable: the network has no such module (a linear network, GELU, tanh).
@@ -23,7 +24,7 @@ def activation_patterns(network: nn.Module, inputs: Tensor) -> Tensor:
         raise NotApplicable(f"`{type(network).__name__}` has no piecewise-linear activation module, so no activation patterns")
     handles = [module.register_forward_pre_hook(lambda _, args: active.append((args[0] > 0).flatten(1))) for module in modules]
     try:
-        with torch.no_grad():
+        with undisturbed(network):
             network(inputs)
     finally:
         for handle in handles:

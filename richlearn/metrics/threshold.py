@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from richlearn.errors import ParameterError
+
 
 class StepsToThreshold(Metric):
     """First step, and first *sustained* step, at which a value is at or beyond a threshold.
@@ -16,6 +18,9 @@ class StepsToThreshold(Metric):
         threshold: the goal.
         direction: "below" (a loss) or "above" (an accuracy).
         sustained: number of consecutive checks, the first included, for which the goal must hold.
+
+    Raises:
+        ParameterError: an unknown direction, or less than one check.
     """
 
     full_state_update = True
@@ -24,6 +29,10 @@ class StepsToThreshold(Metric):
 
     def __init__(self, threshold: float, *, direction: Literal["below", "above"] = "below", sustained: int = 1, **kwargs: Any) -> None:
         super().__init__(sync_on_compute=False, **kwargs)
+        if direction not in ("below", "above"):
+            raise ParameterError(f'`direction` must be "below" or "above", got {direction!r}')
+        if sustained < 1:
+            raise ParameterError(f"`sustained` must be at least 1 check, got {sustained}")
         self.threshold, self.direction, self.sustained = threshold, direction, sustained
         for name, start in {"first": -1, "since": -1, "held": 0, "sustained_at": -1}.items():
             self.add_state(name, torch.tensor(start), dist_reduce_fx=None)
@@ -48,4 +57,4 @@ class StepsToThreshold(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`first` and `sustained` as integer scalars; −1 where not reached."""
-        return {"first": self.first, "sustained": self.sustained_at}
+        return {"first": self.first.clone(), "sustained": self.sustained_at.clone()}

@@ -13,6 +13,11 @@ from richlearn.tasks.losses import Loss
 from richlearn.tasks.order import BatchOrder
 
 
+def _moved(values: Tensor, like: Tensor) -> Tensor:
+    """`values` on the device of the parameter `like`, in its dtype if they are floating-point."""
+    return values.to(device=like.device, dtype=like.dtype if values.is_floating_point() else None)
+
+
 @dataclass(frozen=True)
 class Split:
     """Inputs (n, d) and targets (n, c) of one part of a task."""
@@ -20,9 +25,9 @@ class Split:
     inputs: Tensor
     targets: Tensor
 
-    def to(self, *args, **kwargs) -> "Split":
-        """Both tensors through `Tensor.to`."""
-        return Split(self.inputs.to(*args, **kwargs), self.targets.to(*args, **kwargs))
+    def like(self, like: Tensor) -> "Split":
+        """Both tensors on the device of `like`, in its dtype where they are floating-point (tokens and labels stay integers)."""
+        return Split(_moved(self.inputs, like), _moved(self.targets, like))
 
 
 class _Gathered(Dataset):
@@ -73,7 +78,8 @@ class Task(LightningDataModule, ABC):
         """Draw the splits once."""
         if self._splits is None:
             train, test = self.draw()
-            self._splits = train.to(self.dtype), test.to(self.dtype)
+            like = torch.empty(0, dtype=self.dtype)
+            self._splits = train.like(like), test.like(like)
 
     @property
     def train(self) -> Split:

@@ -1,23 +1,26 @@
 """The conserved quantity of a homogeneous hidden unit."""
 
+from jaxtyping import Float
 from torch import Tensor
 
 
-def squared_norms(incoming: Tensor, outgoing: Tensor) -> tuple[Tensor, Tensor]:
+def squared_norms(
+    incoming: Float[Tensor, "unit *into"], outgoing: Float[Tensor, "out unit *rest"]
+) -> tuple[Float[Tensor, " unit"], Float[Tensor, " unit"]]:
     """‖incoming weights‖² and ‖outgoing weights‖² of each unit, shapes (h, …) and (c, h, …) to two (h,), in float64."""
     into = incoming.detach().double().flatten(1).square().sum(1)
     return into, outgoing.detach().double().transpose(0, 1).flatten(1).square().sum(1)
 
 
 def conserved_quantity(
-    incoming: Tensor,
-    outgoing: Tensor,
+    incoming: Float[Tensor, "unit *into"],
+    outgoing: Float[Tensor, "out unit *rest"],
     *,
-    bias: Tensor | None = None,
+    bias: Float[Tensor, " unit"] | None = None,
     rate_in: float = 1.0,
     rate_out: float = 1.0,
     rate_bias: float = 1.0,
-) -> Tensor:
+) -> Float[Tensor, " unit"]:
     """δ_k = η_w‖out_k‖² − η_a‖in_k‖² − (η_aη_w/η_b) b_k², constant under gradient flow for units homogeneous of degree 1.
 
     Kunin et al. 2024, section 3; δ > 0 is upstream (the earlier layer learns faster), δ < 0 downstream.
@@ -31,6 +34,7 @@ def conserved_quantity(
     Returns:
         δ, shape (h,), float64.
 
+    >>> import torch
     >>> conserved_quantity(torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0]]), rate_in=10.0).tolist()
     [15.0]
     """
@@ -39,7 +43,9 @@ def conserved_quantity(
     return delta if bias is None else delta - rate_out * rate_in / rate_bias * bias.detach().double().square()
 
 
-def unit_scale(incoming: Tensor, outgoing: Tensor, *, rate_in: float = 1.0, rate_out: float = 1.0) -> Tensor:
+def unit_scale(
+    incoming: Float[Tensor, "unit *into"], outgoing: Float[Tensor, "out unit *rest"], *, rate_in: float = 1.0, rate_out: float = 1.0
+) -> Float[Tensor, " unit"]:
     """κ_k = η_w‖out_k‖² + η_a‖in_k‖² ≥ |δ_k|, shape (h,): the scale against which a drift of δ is read (Kunin et al. 2024, section 4)."""
     into, out = squared_norms(incoming, outgoing)
     return rate_in * out + rate_out * into

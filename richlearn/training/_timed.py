@@ -2,9 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
+
+from richlearn.networks._trace import undisturbed
 
 
 class Timed(Callback):
@@ -12,7 +14,16 @@ class Timed(Callback):
 
     def __init__(self, times: Iterable[int] | None) -> None:
         self.times = None if times is None else frozenset(times)
+        self.rows: list[dict[str, Any]] = []
         self._last = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps, so that a resumed fit measures on as if it had not stopped."""
+        return {"rows": self.rows, "last": self._last}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint kept."""
+        self.rows, self._last = list(state_dict["rows"]), state_dict["last"]
 
     @abstractmethod
     def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
@@ -23,13 +34,8 @@ class Timed(Callback):
         if step == self._last:
             return
         self._last = step
-        was_training = module.training
-        module.eval()
-        try:
-            with torch.no_grad():
-                self.measure(trainer, module, step)
-        finally:
-            module.train(was_training)
+        with undisturbed(module):
+            self.measure(trainer, module, step)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The network at initialisation, or where a checkpoint left it."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
 from torch.func import functional_call, grad, vmap
@@ -28,15 +29,19 @@ def compiler_available() -> bool:
 
 
 def check_stackable(network: nn.Module) -> None:
-    """Raise `NotApplicable` where members could not be computed together: batch statistics, dropout, parameters in other dtypes."""
+    """Raise `NotApplicable` where members could not be computed together: batch statistics, dropout, frozen parameters, several dtypes."""
     for name, module in network.named_modules():
         if isinstance(module, _STATEFUL):
             raise NotApplicable(f"`{type(network).__name__}` cannot be stacked: `{name}` ({type(module).__name__}) keeps state or draws")
+    if frozen := [name for name, parameter in network.named_parameters() if not parameter.requires_grad]:
+        raise NotApplicable(f"`{type(network).__name__}` cannot be stacked: `{frozen[0]}` is frozen, a stack trains every parameter")
     if len({parameter.dtype for parameter in network.parameters()}) != 1:
         raise NotApplicable(f"`{type(network).__name__}` cannot be stacked: its parameters have several dtypes")
 
 
-def stacked_forward(template: nn.Module, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
+def stacked_forward(
+    template: nn.Module, parameters: dict[str, Tensor], inputs: Shaped[Tensor, "sample *input"]
+) -> Float[Tensor, "member sample output"]:
     """Outputs (members, n, c) of a stack on shared inputs (n, …).
 
     A network may offer `stacked_forward(parameters, inputs)` of its own, a faster layout of the same function.

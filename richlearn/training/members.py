@@ -38,6 +38,9 @@ class View:
 class HasMembers(Protocol):
     """What `NetworkModule` and `StackedModule` have in common."""
 
+    trials: list[Member]
+    """All members, in order, those that have stopped included."""
+
     @property
     def steps_done(self) -> int:
         """Optimiser updates that each network has had."""

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from richlearn.errors import NotApplicable, ParameterError
 from richlearn.metrics import ActivationHammingDistance, ConservedQuantity, KernelDistance, ParameterDistance
 from richlearn.metrics._base import DistanceFromStart
-from richlearn.networks.structure import find
+from richlearn.metrics.conserved import homogeneous_pairs
+from richlearn.networks._trace import as_input
 from richlearn.training._timed import Timed
 from richlearn.training.members import HasMembers, View
+
+_BINS = 1e20  # TensorBoard's histograms end here; they raise on values that all lie beyond
 
 
 def _network_of(module: LightningModule) -> nn.Module:
@@ -26,7 +29,7 @@ def _network_of(module: LightningModule) -> nn.Module:
 
 def _directions(network: nn.Module) -> list[float]:
     """‖a_k‖·w_k of every unit of the first homogeneous pair, flattened: what the 2-D trajectory figure draws."""
-    pair = find(network).pairs[0]
+    pair = homogeneous_pairs(network)[0]
     named = dict(network.named_parameters())
     incoming, outgoing = named[pair.incoming].detach(), named[pair.outgoing].detach()
     return (outgoing.norm(dim=0)[:, None] * incoming).flatten().tolist()
@@ -80,8 +83,18 @@ class RichnessMonitor(Timed):
         super().__init__(None if isinstance(every, int) or every is None else {0, *every})
         self.every = every if isinstance(every, int) else None
         self.probe, self.directions = probe, directions
-        self.rows: list[dict[str, Any]] = []
         self._watched: dict[str, _Watched] = {}
+        self._references: dict[str, dict[str, Tensor]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows, and what each member is compared with: the network at initialisation, not where a fit was resumed."""
+        watched = {trial: {name: metric.reference for name, metric in each.metrics.items()} for trial, each in self._watched.items()}
+        return super().state_dict() | {"references": self._references | watched}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up rows and references."""
+        super().load_state_dict(state_dict)
+        self._references = state_dict["references"]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         """One of the times, or a multiple of `every`."""
@@ -101,17 +114,18 @@ class RichnessMonitor(Timed):
         else:
             yield View("network", _network_of(module), {})
 
-    def _metrics(self, view: View, like: Tensor) -> _Watched:
-        probe = self.probe.to(like)
-        return _Watched(
-            {
-                "kernel_distance": KernelDistance(probe, rates=view.rates),
-                "hamming_distance": ActivationHammingDistance(probe),
-                "parameter_distance": ParameterDistance(),
-                "parameter_distance_relative": ParameterDistance(relative=True),
-                "delta_drift": ConservedQuantity(rates=view.rates),
-            }
-        )
+    def _watch(self, view: View) -> _Watched:
+        probe = as_input(view.network, self.probe)
+        metrics: dict[str, DistanceFromStart] = {
+            "kernel_distance": KernelDistance(probe, rates=view.rates),
+            "hamming_distance": ActivationHammingDistance(probe),
+            "parameter_distance": ParameterDistance(),
+            "parameter_distance_relative": ParameterDistance(relative=True),
+            "delta_drift": ConservedQuantity(rates=view.rates),
+        }
+        for name, reference in self._references.get(view.trial, {}).items():
+            metrics[name].reference = reference.to(probe.device)
+        return _Watched(metrics)
 
     def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Append a row per member and log their means."""
@@ -119,7 +133,7 @@ class RichnessMonitor(Timed):
         for view in self._views(module):
             watched = self._watched.get(view.trial)
             if watched is None:
-                watched = self._watched[view.trial] = self._metrics(view, next(view.network.parameters()))
+                watched = self._watched[view.trial] = self._watch(view)
             row = {"trial": view.trial, "step": step, **watched.row(view.network)}
             if self.directions:
                 row["directions"] = _directions(view.network)
@@ -131,7 +145,8 @@ class RichnessMonitor(Timed):
         if not rows or not trainer.loggers or not trainer.is_global_zero:
             return
         frame = pd.DataFrame(rows).drop(columns=["trial", "step", "delta", "directions"], errors="ignore")
-        delta = [value for row in rows for value in row.get("delta", [])]
+        frame = frame.replace([float("inf"), float("-inf")], float("nan"))  # a member about to diverge shall not hide the others
+        delta = [value for row in rows for value in row.get("delta", []) if abs(value) < _BINS]  # nan is not, either
         for logger in trainer.loggers:
             logger.log_metrics({f"richness/{name}": float(value) for name, value in frame.mean().items()}, step=step)
             if delta and hasattr(logger.experiment, "add_histogram"):  # type: ignore[union-attr]

@@ -26,6 +26,7 @@ class NetworkModule(LightningModule):
         super().__init__()
         self.network, self.task_loss = network, loss
         self.optimizer, self.member = optimizer or Optimizer(), member or Member()
+        self.trials = [self.member]
 
     @property
     def steps_done(self) -> int:
@@ -57,5 +58,5 @@ class NetworkModule(LightningModule):
     @torch.no_grad()
     def losses(self, split: Split) -> Tensor:
         """The task's loss on the whole split, shape (1,), float64."""
-        output = self.network(split.inputs.to(self.device))
-        return self.task_loss(output.double(), split.targets.to(output).double())[None].cpu()
+        split = split.like(next(self.network.parameters()))
+        return self.task_loss(self.network(split.inputs).double(), split.targets)[None].cpu()

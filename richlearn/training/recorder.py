@@ -6,8 +6,10 @@ from collections.abc import Iterable
 import pandas as pd
 from lightning import LightningModule, Trainer
 
+from richlearn.errors import UsageError
 from richlearn.tasks.base import Split
 from richlearn.training._timed import Timed
+from richlearn.training.members import HasMembers
 
 
 class LossRecorder(Timed):
@@ -25,14 +27,15 @@ class LossRecorder(Timed):
     def __init__(self, train: Split, test: Split, times: Iterable[int] | None = None) -> None:
         super().__init__(times)
         self.train, self.test = train, test
-        self.rows: list[dict] = []
         self.not_finite: dict[str, int] = {}
 
     def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Append a row per member that has not diverged."""
-        train, test = module.losses(self.train).tolist(), module.losses(self.test).tolist()  # type: ignore[operator]
-        trials = [member.trial for member in module.trials] if hasattr(module, "trials") else [module.member.trial]  # type: ignore[union-attr]
-        for trial, train_loss, test_loss in zip(trials, train, test, strict=True):  # type: ignore[arg-type]
+        if not isinstance(module, HasMembers):
+            raise UsageError(f"`LossRecorder` needs a `NetworkModule` or a `StackedModule`, got `{type(module).__name__}`")
+        train, test = module.losses(self.train).tolist(), module.losses(self.test).tolist()
+        for member, train_loss, test_loss in zip(module.trials, train, test, strict=True):
+            trial = member.trial
             if math.isfinite(train_loss) and math.isfinite(test_loss):
                 self.rows.append({"trial": trial, "step": step, "train_loss": train_loss, "test_loss": test_loss})
             else:

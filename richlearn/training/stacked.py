@@ -8,7 +8,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 from torch.func import stack_module_state
 
-from richlearn.errors import ParameterError, UsageError
+from richlearn.errors import NotApplicable, ParameterError, UsageError
 from richlearn.tasks.base import Split
 from richlearn.tasks.losses import Loss
 from richlearn.tasks.order import BatchOrder
@@ -17,20 +17,20 @@ from richlearn.training.members import Member, View
 from richlearn.training.optimizers import Optimizer, Rates
 from richlearn.training.spans import Spans, span_list
 
-_WIDTHS = range(4, 9)  # members whose activations share a CPU's cache; fewer waste the loop, more leave the cache
+# Members computed together on a CPU: more leave the cache, fewer waste the loop; eager operations cost more to start.
+_WIDTHS = {True: range(4, 9), False: range(8, 13)}
 _ROWS = {True: 1000, False: 250}  # longest burst of full-batch and of minibatch training: seconds at most, so that a stop is prompt
 _EVALUATED = 1000  # samples a slice is evaluated on at once
 
 
-def slice_width(count: int, on_cpu: bool) -> int:
-    """Members computed together: on a CPU the width of 4-8 that pads least (the narrower of equals), else the whole stack.
+def slice_width(count: int, compiled: bool) -> int:
+    """Members computed together on a CPU: of the widths that suit the kind of burst the one that pads least, the narrower of equals.
 
-    >>> slice_width(25, True), slice_width(3, True), slice_width(25, False)
-    (5, 3, 25)
+    >>> slice_width(25, compiled=True), slice_width(25, compiled=False), slice_width(3, compiled=True)
+    (5, 9, 3)
     """
-    if not on_cpu or count <= _WIDTHS[0]:
-        return count
-    return min(_WIDTHS, key=lambda width: (-count % width, width))
+    widths = _WIDTHS[compiled]
+    return count if count <= widths[0] else min(widths, key=lambda width: (-count % width, width))
 
 
 class _Untouched(torch.optim.Optimizer):
@@ -61,10 +61,15 @@ class StackedModule(LightningModule):
         compiled: ask for a compiled burst if `burst` is not given.
 
     Raises:
-        ParameterError: unlike networks, or not as many members as networks.
-        NotApplicable: networks that keep batch statistics or draw random numbers.
+        ParameterError: unlike networks, not as many members as networks, or members of one name.
+        NotApplicable: networks that keep batch statistics, draw random numbers, or differ in their buffers.
         UsageError: at fit, a Trainer without `max_steps` or with several devices.
     """
+
+    done_steps: Tensor
+    diverged: Tensor
+    inputs: Tensor
+    targets: Tensor
 
     def __init__(
         self,
@@ -84,19 +89,22 @@ class StackedModule(LightningModule):
             raise ParameterError(f"`members` must describe each of the `networks`: got {len(members)} for {len(networks)}")
         if len({tuple((name, value.shape) for name, value in network.named_parameters()) for network in networks}) > 1:
             raise ParameterError("`networks` of a stack must have parameters of the same names and shapes")
+        if len({member.trial for member in members}) < len(members):
+            raise ParameterError("`members` must have a `trial` name each: callbacks tell members apart by it")
         self.automatic_optimization = False
         self.burst = burst or Burst(networks[0], loss, optimizer, compiled=compiled)
+        _check_alike(self.burst.template, networks)
         self.task_loss, self.optimizer, self.order = loss, optimizer, order
         self.trials, self.cuts = list(members), sorted(set(cuts))
         self._template = [copy.deepcopy(networks[0]).requires_grad_(False)]  # hidden in a list: not a submodule of the stack
-        self._width = slice_width(len(networks), on_cpu=True)
+        self._width = slice_width(len(networks), self.burst.compiled)
         self._register(networks, members, train)
 
     def _register(self, networks: Sequence[nn.Module], members: Sequence[Member], train: Split) -> None:
         """Parameters, optimiser state and rates, padded to whole slices by copies of the last member."""
         padding = -len(networks) % self._width
-        stack, _ = stack_module_state([*networks, *networks[-1:] * padding])
-        described = [(m.lr or self.optimizer.lr, m.multipliers) for m in (*members, *members[-1:] * padding)]
+        stack, _ = stack_module_state([*networks, *[networks[-1]] * padding])
+        described = [(m.lr or self.optimizer.lr, m.multipliers) for m in (*members, *[members[-1]] * padding)]
         self.stack = nn.ParameterDict({self._key(n): nn.Parameter(v.detach().clone(), requires_grad=False) for n, v in stack.items()})
         rates = self.optimizer.rates(stack, described)
         for index in range(len(stack)):
@@ -141,8 +149,9 @@ class StackedModule(LightningModule):
     def losses(self, split: Split) -> Tensor:
         """The task's loss of each member on the whole split, shape (members,), float64; nan for diverged members."""
         first = next(iter(self.stack.values()))
-        inputs, targets = split.inputs.to(first), split.targets.to(first)
-        weights = self.task_loss.weights(len(inputs), targets.double())
+        split = split.like(first)
+        inputs, targets = split.inputs, split.targets
+        weights = self.task_loss.weights(len(inputs), first.double())
         total = torch.zeros(len(first), dtype=torch.float64, device=first.device)
         for part in self._slices():
             parameters = {name: self.stack[self._key(name)].data[part] for name in self.burst.names}
@@ -199,8 +208,7 @@ class StackedModule(LightningModule):
         table, indices, weights = self._inputs_of(start, stop)
 
         def run(count: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-            data: tuple[Tensor, Tensor] = (self.inputs, self.targets)  # type: ignore[assignment]
-            return self.burst(parameters, state, rates, data, table, count, weights, indices)
+            return self.burst(parameters, state, rates, (self.inputs, self.targets), table, count, weights, indices)
 
         new, new_state = run(stop - start)
         alive = _finite(new) & (self.diverged[part] < 0)
@@ -224,14 +232,23 @@ class StackedModule(LightningModule):
         return table, indices.to(first.device), weights.to(first.device)
 
 
+def _check_alike(template: nn.Module, networks: Sequence[nn.Module]) -> None:
+    """Raise `NotApplicable` where members differ in what a stack holds once, the buffers."""
+    expected = dict(template.named_buffers())
+    for network in networks:
+        found = dict(network.named_buffers())
+        if found.keys() != expected.keys() or not all(torch.equal(found[name], value) for name, value in expected.items()):
+            raise NotApplicable(f"`{type(network).__name__}` cannot be stacked: its buffers {sorted(found)} differ from member to member")
+
+
 def _finite(values: Sequence[Tensor]) -> Tensor:
     """Which members have only finite parameters, shape (members,)."""
     return torch.stack([value.isfinite().flatten(1).all(1) for value in values]).all(0)
 
 
 def _first_bad_update(run, index: int, count: int) -> int:
-    """The smallest number of updates after which member `index` is not finite, by bisection; non-finite values persist."""
-    low, high = 0, count
+    """The smallest number of updates, 0 included, after which member `index` is not finite, by bisection; non-finite values persist."""
+    low, high = -1, count
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if bool(_finite(run(middle)[0])[index]) else (low, middle)

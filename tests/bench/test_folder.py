@@ -33,6 +33,16 @@ def test_a_record_is_named_by_its_batch(tmp_path):
     assert (folder.record(BATCH).name, folder.failure(BATCH).name) == (BATCH[:16], f"{BATCH[:16]}.log")
 
 
+def test_names_of_later_stages_stay_inside(tmp_path):
+    folder = RunFolder(tmp_path)
+    names = [folder.cells, folder.in_training(BATCH), folder.weights("trial")]
+    assert [name.relative_to(tmp_path).as_posix() for name in names] == [
+        "tensorboard/cells",
+        f"tensorboard/in_training/{BATCH[:16]}",
+        "weights/trial.pt",
+    ]
+
+
 @pytest.mark.parametrize("batch", ["", "ab", "../" + BATCH[3:], BATCH.upper(), BATCH + "0"])
 def test_a_batch_must_be_a_hash(tmp_path, batch):
     with pytest.raises(RecordError, match="is no batch hash: 64 lower-case"):

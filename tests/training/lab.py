@@ -23,10 +23,11 @@ def networks(count: int, dtype: torch.dtype = torch.float64, **options) -> list[
 
 def members(count: int) -> list[Member]:
     """Unlike learning rates and multipliers, so that a mix-up shows."""
-    return [
-        Member(f"t{i}", 0.01 * (i + 1), Multipliers(lr={"layers.0.weight": 0.5 + i}, weight_decay={"layers.2.weight": 2.0 + i}, eps={"layers.0.bias": 3.0}))
-        for i in range(count)
-    ]  # fmt: skip
+    described = []
+    for i in range(count):
+        rates, decays = {"layers.0.weight": 0.5 + i}, {"layers.2.weight": 2.0 + i}
+        described.append(Member(f"t{i}", 0.01 * (i + 1), Multipliers(lr=rates, weight_decay=decays, eps={"layers.0.bias": 3.0})))
+    return described
 
 
 def by_hand(network: MLP, task: TeacherStudent, optimizer: Optimizer, member: Member, steps: int) -> MLP:
@@ -70,4 +71,4 @@ def fit(module: LightningModule, steps: int, **options) -> Trainer:
 def farthest(network: torch.nn.Module, module: StackedModule, index: int) -> float:
     """Largest difference between a network's parameters and a member's."""
     found = module.member_state(index)
-    return max(float((value - found[name]).abs().max()) for name, value in network.named_parameters())
+    return max(float((value.detach() - found[name]).abs().max()) for name, value in network.named_parameters())

@@ -58,4 +58,5 @@ def test_compiled_is_single():
     module = stack(task, optimizer, nets, described, compiled=True)
     fit(module, 100)
     assert module.burst.compiled
-    assert max(farthest(by_hand(n, task, optimizer, m, 100), module, i) for i, (n, m) in enumerate(zip(nets, described, strict=True))) < 1e-10
+    references = [by_hand(n, task, optimizer, m, 100) for n, m in zip(nets, described, strict=True)]
+    assert max(farthest(reference, module, i) for i, reference in enumerate(references)) < 1e-10

@@ -1,0 +1,163 @@
+"""The search of learning rates: which rates each round tries, and which one is found."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import SEARCHED, tiny
+
+from richlearn.bench.build import network_of, task_of
+from richlearn.bench.protocol import SchemeRow
+from richlearn.bench.search import Search, centre, identity
+from richlearn.bench.trials import TrialMaker
+
+ROWS = [SchemeRow("standard", {}), SchemeRow("unbalanced", {"tau": 0.5})]
+
+
+class Answers(dict):
+    """Outcomes of every trial that is asked for, by a loss as a function of the rate."""
+
+    def __init__(self, loss, **columns):
+        super().__init__()
+        self.loss, self.columns = loss, columns
+
+    def take(self, trials):
+        for trial in trials:
+            self[trial.hash] = {"status": "finished", "test_loss": self.loss(trial.lr), "sustained_reached": None, **self.columns}
+
+
+def search_of(*options: str, rows=ROWS[:1], middle=lambda row: (0.1, None)) -> Search:
+    return Search(TrialMaker(tiny(SEARCHED, *options)), rows, middle)
+
+
+def all_rounds(search: Search, loss, **columns) -> tuple[list[list[float]], Answers]:
+    """The rates of each round when every trial is answered at once."""
+    answers, rounds = Answers(loss, **columns), []
+    for _ in range(20):
+        found = list(search.rounds(answers))
+        if found[-1][1]:
+            break
+        answers.take(found[-1][0])
+        rounds.append(sorted({trial.lr for trial in found[-1][0]}))
+    return rounds, answers
+
+
+def parabola(best: float):
+    return lambda rate: math.exp((math.log10(rate) - math.log10(best)) ** 2)
+
+
+def test_the_first_round_surrounds_the_centre_by_factors_of_root_ten():
+    rounds, _ = all_rounds(search_of(), parabola(0.1))
+    assert rounds == [[0.0316, 0.1, 0.316]]
+
+
+def test_every_rate_is_tried_on_every_seed_of_the_search():
+    ((trials, complete),) = search_of().rounds({})
+    assert not complete
+    assert {(trial.seed, trial.role) for trial in trials} == {(100, "search"), (101, "search")}
+    assert len(trials) == 6
+
+
+def test_an_even_number_of_values_has_the_extra_one_above():
+    ((trials, _),) = search_of("search.values=4").rounds({})
+    assert sorted({trial.lr for trial in trials}) == [0.0316, 0.1, 0.316, 1.0]
+
+
+@pytest.mark.parametrize(("best", "more"), [(1e6, [[1.0], [3.16]]), (1e-9, [[0.01], [0.00316]]), (0.1, [])])
+def test_it_extends_while_the_best_is_at_an_edge_and_no_further_than_allowed(best, more):
+    rounds, _ = all_rounds(search_of("search.max_extensions=2"), parabola(best))
+    assert rounds[1:] == more
+
+
+def test_the_rate_found_is_the_best_one():
+    search = search_of()
+    _, answers = all_rounds(search, parabola(0.9))
+    assert search.found(answers) == {identity(ROWS[0]): 1.0}
+
+
+def test_of_equal_rates_the_smaller_is_found():
+    search = search_of("search.max_extensions=0")
+    _, answers = all_rounds(search, lambda rate: 1.0)
+    assert search.found(answers)[identity(ROWS[0])] == 0.0316
+
+
+def test_where_all_diverge_it_goes_down_and_ends():
+    search = search_of("search.max_extensions=2")
+    rounds, answers = all_rounds(search, lambda rate: math.nan, status="diverged")
+    assert rounds[1:] == [[0.01], [0.00316]]
+    assert search.found(answers)[identity(ROWS[0])] == 0.00316
+
+
+def test_a_rate_at_which_one_seed_diverges_is_not_found():
+    search = search_of("search.max_extensions=0")
+    _, answers = all_rounds(search, lambda rate: 1 / rate)
+    bad = next(trial for trial in next(search.rounds({}))[0] if trial.lr == 0.316)
+    answers[bad.hash]["status"] = "diverged"
+    assert search.found(answers)[identity(ROWS[0])] == 0.1
+
+
+def test_a_time_as_objective_counts_a_run_that_did_not_reach_as_the_budget():
+    search = search_of("search.objective=steps_to_goal", "search.max_extensions=0")
+    _, answers = all_rounds(search, parabola(0.1))
+    for trial in next(search.rounds({}))[0]:
+        answers[trial.hash]["sustained_reached"] = {0.0316: 29, 0.1: None, 0.316: 10}[trial.lr]
+    assert search.found(answers)[identity(ROWS[0])] == 0.316
+
+
+def test_a_round_depends_on_complete_rounds_alone():
+    search = search_of("search.max_extensions=2", rows=ROWS)
+    _, answers = all_rounds(search, parabola(1e6))
+    rounds = [[trial.hash for trial in trials] for trials, _ in search.rounds(answers)]
+    first, *_ = search.rounds({})
+    partly = {name: answers[name] for name in (*rounds[0], *rounds[1][1:], *rounds[2])}
+    again = [[trial.hash for trial in trials] for trials, _ in search.rounds(partly)]
+    assert [trial.hash for trial in first[0]] == rounds[0]
+    assert again == rounds[:2]
+
+
+def test_rows_that_cannot_be_served_are_not_searched_and_keep_the_protocols_rate():
+    search = search_of(rows=ROWS, middle=lambda row: (0.1, "too wide" if row.name == "unbalanced" else None))
+    _, answers = all_rounds(search, parabola(0.1))
+    assert {json.loads(trial.spec)["scheme"]["name"] for trial in next(search.rounds({}))[0]} == {"standard"}
+    assert search.found(answers) == {identity(ROWS[0]): 0.1, identity(ROWS[1]): 0.05}
+
+
+def test_rows_whose_labels_look_alike_are_told_apart():
+    rows = [SchemeRow("unbalanced", {"tau": 0.5}), SchemeRow("unbalanced", {"tau": 0.50000001})]
+    search = search_of(rows=rows, middle=lambda row: (row.parameters["tau"] * 2000, None))
+    _, answers = all_rounds(search, parabola(1e-9))
+    assert rows[0].label == rows[1].label
+    assert len(search.found(answers)) == 2
+
+
+@pytest.mark.parametrize("row", [SchemeRow("standard", {}), SchemeRow("layer_rates", {"readout": 0.25})])
+def test_the_centre_is_one_over_the_largest_eigenvalue_of_the_kernel(row):
+    maker, logs = TrialMaker(tiny(SEARCHED)), []
+    for seed in (100, 101):
+        spec = json.loads(maker.trial(row, seed).spec)
+        task = task_of(spec)
+        network, _ = network_of(spec, task)
+        first, readout = network.layers[0].weight.detach().double().numpy(), network.layers[2].weight.detach().double().numpy()
+        x = task.train.inputs[:8].double().numpy()
+        active = (x @ first.T > 0) * 1.0
+        features = np.einsum("nk,nd,k->nkd", active, x, readout[0]).reshape(8, -1)
+        hidden = (x @ first.T) * active * np.sqrt(row.parameters.get("readout", 1.0))
+        logs.append(-np.log(np.linalg.eigvalsh((features @ features.T + hidden @ hidden.T) / 8)[-1]))
+    assert centre(maker, row) == (float(f"{np.exp(np.mean(logs)):.3g}"), None)
+
+
+def test_under_adam_the_centre_is_the_protocols_rate():
+    assert centre(TrialMaker(tiny(SEARCHED, "optimizer.name=adam")), ROWS[0]) == (0.05, None)
+
+
+def test_the_centre_of_a_row_that_cannot_be_served_is_its_reason():
+    rate, reason = centre(TrialMaker(tiny(SEARCHED, "network.parameters.width=3")), ROWS[1])
+    assert rate == 0.05
+    assert "needs an even width, got 3" in str(reason)
+
+
+def test_a_network_without_any_gradient_has_a_centre_still(monkeypatch):
+    monkeypatch.setattr("richlearn.kernels.empirical_ntk", lambda *_, **__: torch.zeros(8, 8))
+    assert centre(TrialMaker(tiny(SEARCHED)), ROWS[0]) == (1e12, None)

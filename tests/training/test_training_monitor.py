@@ -1,0 +1,249 @@
+"""RichnessMonitor and LossRecorder on one network, a stack, and a user's own LightningModule."""
+
+import copy
+
+import pandas as pd
+import pytest
+import torch
+from lab import members, networks, small_task, stack, trainer
+from lightning import LightningModule
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from richlearn.errors import NotApplicable, ParameterError
+from richlearn.metrics import ActivationHammingDistance, ConservedQuantity, KernelDistance, ParameterDistance
+from richlearn.training import LossRecorder, Member, NetworkModule, Optimizer, RichnessMonitor
+
+SGD = Optimizer("sgd", lr=0.3)
+PROBE = torch.randn(12, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+QUANTITIES = ["kernel_distance", "hamming_distance", "parameter_distance", "parameter_distance_relative", "delta_drift"]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.*", "ignore:The number of training batches")
+
+
+class Own(LightningModule):
+    """A user's own module, which knows nothing of richlearn."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.model = network
+
+    def training_step(self, batch, batch_idx):
+        inputs, targets = batch
+        return nn.functional.mse_loss(self.model(inputs), targets)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.3)
+
+
+def _fit(module, task, steps, *callbacks, **options):
+    running = trainer(steps, callbacks=list(callbacks), use_distributed_sampler=False, **options)
+    running.fit(module, train_dataloaders=task.train_dataloader())
+    return running
+
+
+def _steps(monitor):
+    return [row["step"] for row in monitor.rows]
+
+
+@pytest.mark.parametrize("every", [3, [1, 4, 9], None])
+def test_a_module_of_ones_own_gives_the_rows_of_ours(every):
+    task, (network,) = small_task(16), networks(1)
+    own, ours = RichnessMonitor(PROBE, every), RichnessMonitor(PROBE, every)
+    _fit(Own(copy.deepcopy(network)), task, 12, own)
+    _fit(NetworkModule(copy.deepcopy(network), task.loss, SGD), task, 12, ours)
+    pd.testing.assert_frame_equal(own.table().drop(columns="trial"), ours.table().drop(columns="trial"))
+    assert own.table()["kernel_distance"].iloc[-1] > 1e-4
+
+
+@pytest.mark.parametrize(("every", "steps"), [(5, [0, 5, 10]), ([7, 2], [0, 2, 7]), (None, [0, 4, 8, 12]), ([], [0])])
+def test_when_it_measures(every, steps):
+    monitor = RichnessMonitor(PROBE, every)
+    _fit(Own(networks(1)[0]), small_task(16), 12, monitor)  # 50 samples in batches of 16: an epoch is 4 updates
+    assert _steps(monitor) == steps
+
+
+def test_accumulated_batches_are_one_update():
+    monitor = RichnessMonitor(PROBE, 1)
+    _fit(Own(networks(1)[0]), small_task(16), 4, monitor, accumulate_grad_batches=2)
+    assert _steps(monitor) == [0, 1, 2, 3, 4]
+
+
+def test_rows_are_what_the_metrics_say():
+    task, (network,) = small_task(), networks(1)
+    start, module = copy.deepcopy(network), Own(network)
+    monitor = RichnessMonitor(PROBE, [20])
+    _fit(module, task, 20, monitor)
+    last = monitor.table().iloc[-1]
+    metrics = [
+        KernelDistance(PROBE),
+        ActivationHammingDistance(PROBE),
+        ParameterDistance(),
+        ParameterDistance(relative=True),
+        ConservedQuantity(),
+    ]
+    for name, metric in zip(QUANTITIES, metrics, strict=True):
+        metric.update(start)
+        metric.update(module.model)
+        assert last[name] == float(metric.compute()) > 0
+    delta = torch.tensor(last["delta"], dtype=torch.float64)
+    assert (last["delta_mean"], last["delta_std"]) == (float(delta.mean()), float(delta.std(correction=0)))
+
+
+def test_a_stack_gives_the_rows_of_each_network():
+    task, nets, described, times = small_task(), networks(5), members(5), [0, 3, 10]
+    stacked = RichnessMonitor(PROBE, times)
+    trainer(10, callbacks=[stacked]).fit(stack(task, SGD, nets, described, cuts=times))
+    for net, member in zip(nets, described, strict=True):
+        alone = RichnessMonitor(PROBE, times)
+        _fit(NetworkModule(copy.deepcopy(net), task.loss, SGD, member), task, 10, alone)
+        found = stacked.table().query("trial == @member.trial")
+        torch.testing.assert_close(
+            torch.tensor(found[QUANTITIES].to_numpy()), torch.tensor(alone.table()[QUANTITIES].to_numpy()), rtol=1e-9, atol=1e-12
+        )
+
+
+def test_kernel_distance_starts_at_0_and_stays_within_1():
+    task, times = small_task(dtype=torch.float32), [0, 1, 2, 5, 10, 50, 100]
+    monitor = RichnessMonitor(PROBE.float(), times)
+    trainer(100, callbacks=[monitor]).fit(stack(task, SGD, networks(5, torch.float32), members(5), cuts=times))
+    frame = monitor.table()
+    assert (frame.loc[frame["step"] == 0, QUANTITIES] == 0).all(axis=None)
+    assert frame["kernel_distance"].between(0, 1).all()
+    assert frame["hamming_distance"].between(0, 1).all()
+    assert (frame.groupby("trial")["kernel_distance"].last() > 0).all()
+
+
+def test_it_leaves_modes_gradients_and_random_numbers_alone():
+    task = small_task(16)
+    dropped = [nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 1)).double() for _ in range(2)]
+    dropped[1].load_state_dict(dropped[0].state_dict())
+    for network, callbacks in zip(dropped, ([], [RichnessMonitor(PROBE, [0, 1, 2, 5])]), strict=True):
+        network[3].eval()
+        torch.manual_seed(0)
+        for callback in callbacks:
+            callback._metrics = lambda view: _patterns_only()  # batch statistics have no per-sample kernel in train mode
+        _fit(Own(network), task, 8, *callbacks)
+    assert all(torch.equal(value, dropped[1].state_dict()[name]) for name, value in dropped[0].state_dict().items())
+    assert [module.training for module in dropped[1]] == [module.training for module in dropped[0]]
+
+
+def _patterns_only():
+    from richlearn.training.monitor import _Watched
+
+    return _Watched({"hamming_distance": ActivationHammingDistance(PROBE)})
+
+
+def test_a_part_in_eval_mode_stays_in_it():
+    class Watch(RichnessMonitor):
+        def on_train_batch_end(self, trainer, pl_module, *rest):
+            super().on_train_batch_end(trainer, pl_module, *rest)
+            modes.append((pl_module.training, pl_module.model.layers[1].training))
+
+    modes, (network,) = [], networks(1)
+    network.layers[1].eval()
+    _fit(Own(network), small_task(), 2, Watch(PROBE, 1))
+    assert modes == [(True, False)] * 2
+
+
+def test_metrics_that_cannot_serve_are_named_and_left_out():
+    monitor = RichnessMonitor(PROBE, 5)
+    _fit(Own(networks(1, activation="gelu")[0]), small_task(), 5, monitor)
+    assert set(monitor.table().columns) == {"trial", "step", "kernel_distance", "parameter_distance", "parameter_distance_relative"}
+    assert set(monitor.not_applicable) == {"hamming_distance", "delta_drift"}
+    assert "no piecewise-linear activation" in monitor.not_applicable["hamming_distance"]
+
+
+def test_networks_over_tokens_keep_their_integer_probe():
+    class Tokens(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).mean(1)
+
+    network = Tokens(nn.Embedding(7, 4), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 1))
+    tokens, targets = torch.randint(7, (10, 3)), torch.randn(10, 1)
+    monitor = RichnessMonitor(tokens, 1)
+    trainer(2, callbacks=[monitor]).fit(Own(network), train_dataloaders=torch.utils.data.DataLoader([*zip(tokens, targets, strict=True)]))
+    assert monitor.table()["parameter_distance"].iloc[-1] > 0
+
+
+def test_directions_are_readout_norm_times_weights():
+    (network,) = networks(1, depth=1, bias=False)
+    monitor = RichnessMonitor(PROBE, [], directions=True)
+    expected = torch.stack([network.layers[2].weight[:, k].norm() * network.layers[0].weight[k] for k in range(8)]).flatten().tolist()
+    _fit(Own(network), small_task(), 1, monitor)
+    assert monitor.rows[0]["directions"] == pytest.approx(expected)
+
+
+def test_directions_of_a_network_without_units_are_refused():
+    with pytest.raises(NotApplicable, match="`MLP` has no two weight layers joined by a homogeneous activation"):
+        _fit(Own(networks(1, activation="tanh")[0]), small_task(), 1, RichnessMonitor(PROBE, 1, directions=True))
+
+
+@pytest.mark.parametrize("every", [0, -3])
+def test_an_interval_is_checked(every):
+    with pytest.raises(ParameterError, match=f"`every` must be at least 1 update, got {every}"):
+        RichnessMonitor(PROBE, every)
+
+
+def _events(folder):
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "histograms": 0})
+    events.Reload()
+    return events
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_tensorboard_gets_scalars_and_a_histogram_at_true_steps(tmp_path, stacked):
+    task, nets, times = small_task(), networks(2), [0, 2, 6]
+    monitor, logger = RichnessMonitor(PROBE, times), TensorBoardLogger(tmp_path, name="", version="")
+    if stacked:
+        trainer(6, callbacks=[monitor], logger=logger).fit(stack(task, SGD, nets, members(2), cuts=times))
+    else:
+        _fit(Own(nets[0]), task, 6, monitor, logger=logger)
+    logger.finalize("success")
+    events, table = _events(tmp_path), monitor.table()
+    for name in [*QUANTITIES, "delta_mean", "delta_std"]:
+        found = {event.step: event.value for event in events.Scalars(f"richness/{name}")}
+        assert found == pytest.approx(table.groupby("step")[name].mean().to_dict(), rel=1e-6)
+    assert [event.step for event in events.Histograms("richness/delta")] == times
+    assert events.Histograms("richness/delta")[0].histogram_value.num == len(table) // 3 * 16
+
+
+def test_a_diverged_network_is_logged_without_an_exception(tmp_path):
+    logger, monitor = TensorBoardLogger(tmp_path, name="", version=""), RichnessMonitor(PROBE, 2)
+    module = NetworkModule(networks(1)[0], small_task().loss, SGD, Member("t", 1e30))
+    _fit(module, small_task(), 20, monitor, logger=logger)
+    logger.finalize("success")
+    assert monitor.table()["parameter_distance"].isna().iloc[-1]
+    assert [event.step for event in _events(tmp_path).Histograms("richness/delta")] == [0]
+
+
+def test_any_logger_gets_the_scalars(tmp_path):
+    logger = CSVLogger(tmp_path, name="", version="")
+    _fit(Own(networks(1)[0]), small_task(), 4, RichnessMonitor(PROBE, 2), logger=logger)
+    frame = pd.read_csv(tmp_path / "metrics.csv")
+    assert frame.loc[frame["richness/kernel_distance"].notna(), "step"].tolist() == [0, 2, 4]
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_losses_are_recorded_at_their_times(stacked):
+    task, nets, times = small_task(), networks(2), [0, 4, 9]
+    recorder = LossRecorder(task.train, task.test, times)
+    if stacked:
+        trainer(9, callbacks=[recorder]).fit(stack(task, SGD, nets, members(2), cuts=times))
+    else:
+        _fit(NetworkModule(copy.deepcopy(nets[0]), task.loss, SGD, Member("t0")), task, 9, recorder)
+    frame = recorder.table().query("trial == 't0'")
+    assert frame["step"].tolist() == times
+    start = frame.iloc[0]
+    for name, split in (("train_loss", task.train), ("test_loss", task.test)):
+        assert start[name] == pytest.approx(float(nn.functional.mse_loss(nets[0](split.inputs), split.targets).detach()))
+    assert frame["train_loss"].iloc[-1] < start["train_loss"]
+
+
+def test_a_network_alone_that_diverges_is_noted():
+    task = small_task(dtype=torch.float32)
+    recorder = LossRecorder(task.train, task.test, [0, 1, 5, 8])
+    _fit(NetworkModule(networks(1, torch.float32)[0], task.loss, SGD, Member("t", 1e30)), task, 8, recorder)
+    assert set(recorder.not_finite) == {"t"}
+    assert recorder.table()["step"].tolist() == [step for step in (0, 1, 5, 8) if step < recorder.not_finite["t"]]
