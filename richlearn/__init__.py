@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from richlearn import figures, kernels, metrics, networks, schemes, tasks, theory, training
-    from richlearn.bench.report import Results, load_curves, load_trials
-    from richlearn.bench.runner import run
+    from richlearn.report import Results, load_curves, load_trials, run
 
 __all__ = [
     "Results",
@@ -27,15 +26,10 @@ __all__ = [
     "training",
 ]
 
-_FROM = {
-    "Results": "richlearn.bench.report",
-    "load_curves": "richlearn.bench.report",
-    "load_trials": "richlearn.bench.report",
-    "run": "richlearn.bench.runner",
-}
+_REPORT = {"Results", "load_curves", "load_trials", "run"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module `richlearn` has no attribute `{name}`")
-    return getattr(importlib.import_module(_FROM[name]), name) if name in _FROM else importlib.import_module(f"richlearn.{name}")
+    return getattr(importlib.import_module("richlearn.report"), name) if name in _REPORT else importlib.import_module(f"richlearn.{name}")

@@ -58,10 +58,9 @@ def _options(changes: list[str], seeds: str | None, network: str | None, precisi
 def _folder(benchmark: str, out: Path | None, smoke: bool = False) -> Path:
     if out is not None:
         return out
-    from richlearn.bench.protocol import find
+    from richlearn.report import default_folder
 
-    name = find(benchmark).stem
-    return Path("runs") / (f"{name}-smoke" if smoke else name)
+    return default_folder(benchmark, "-smoke" if smoke else "")
 
 
 def _print_json(data: Any) -> None:
@@ -130,6 +129,7 @@ def plan(
     protocol = _protocol(benchmark, _options(changes, seeds, network, precision), smoke)
     settings = _settings(only=only, shard=shard, schemes=scheme, strategy=strategy, devices=devices)
     runner = Runner(protocol, RunFolder(_folder(benchmark, out, smoke)), settings)
+    runner.folder.check_owner(protocol.hash, protocol.resolved_yaml())
     runner.check()
     found = runner.plan(repair=False)
     todo = runner.selected(found)
@@ -203,19 +203,15 @@ def run(
     """Train what is missing, record it, rank it, draw it. The same command goes on after an interruption."""
     from richlearn.bench import leaderboard as boards
     from richlearn.bench.folder import RunFolder
-    from richlearn.bench.runner import RunFailed, Runner
+    from richlearn.bench.runner import Runner
+    from richlearn.report import carry_out
 
     protocol = _protocol(benchmark, _options(changes, seeds, network, precision), smoke)
     settings = _settings(
         only=only, shard=shard, schemes=scheme, accelerator=accelerator, devices=devices, strategy=strategy,
         save_weights=save_weights, fail_fast=fail_fast, retry_failed=retry_failed, quiet=quiet,
     )  # fmt: skip
-    runner = Runner(protocol, RunFolder(_folder(benchmark, out, smoke)), settings)
-    try:
-        results = runner.run()
-    except RunFailed as failed:
-        typer.echo(f"error: {failed}", err=True)
-        raise typer.Exit(1) from None
+    results = carry_out(Runner(protocol, RunFolder(_folder(benchmark, out, smoke)), settings))
     if quiet or results.trials.empty:
         return
     typer.echo(boards.render(results.leaderboard()))
@@ -236,7 +232,7 @@ def leaderboard(
 ) -> None:
     """Rebuild the CSV from the records and print it; with --check, prove that the CSV is valid and what they give."""
     from richlearn.bench import leaderboard as boards
-    from richlearn.bench.report import Results
+    from richlearn.report import Results
 
     results = Results(_folder(benchmark, out))
     for problem in results.contents.problems:
@@ -257,7 +253,7 @@ def leaderboard(
 @app.command()
 def plot(benchmark: Benchmark, out: Out = None) -> None:
     """Draw the protocol's figures as PNG, and write TensorBoard's runs, from the records."""
-    from richlearn.bench.report import Results
+    from richlearn.report import Results
 
     results = Results(_folder(benchmark, out))
     for path in results.plot():
@@ -274,7 +270,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Everything behind a number: trials, curve, protocol, seeds, commit, hardware and the command."""
-    from richlearn.bench.lookup import look_up, run_folders
+    from richlearn.lookup import look_up, run_folders
 
     found = look_up(name, run_folders(out))
     if as_json:

@@ -179,7 +179,7 @@ def test_a_failed_batch_gives_exit_code_1_and_names_its_log(file, tmp_path):
     assert code == 1
     assert "batch 5/6 (seed 0, 1 networks) FAILED: RuntimeError: the seed of misfortune" in err
     assert re.search(
-        r"error: 1 of the batches failed:\nseed 0, 1 networks: RuntimeError: [^\n]*\(log: .*/failures/[0-9a-f]{16}\.log\)", err
+        r"error: 1 of the batches failed:\nerror: seed 0, 1 networks: RuntimeError: [^\n]*\(log: .*/failures/[0-9a-f]{16}\.log\)", err
     )
     assert main_with(*arguments, "-q")[0] == 1
 

@@ -17,8 +17,7 @@ import pandas as pd
 from richlearn import cli
 from richlearn.bench._yaml import load as load_yaml
 from richlearn.bench.protocol import Protocol, override, parse
-from richlearn.bench.report import Results
-from richlearn.bench.runner import run
+from richlearn.report import Results, run
 
 TINY = """
 name: tiny

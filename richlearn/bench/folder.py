@@ -176,15 +176,22 @@ class RunFolder:
             StorageError: if `protocol.yaml` cannot be written.
         """
         data = f"# protocol_hash: {protocol_hash}\n# sha256 of the rest: {text_hash(text)}\n{text}".encode()
-        there = self.read_protocol()
-        if there is None:
+        if self.read_protocol() is None:
             self._publish(self.protocol, data, self._move_if_free)
-            there = self.read_protocol()
-        if there is None or there[0] != protocol_hash:
-            how = _describe(there[1], text, ignore) if there else "it vanished as soon as it was written"
-            raise UsageError(f"folder `{self.path}` holds another protocol: {how}; choose another one with --out")
-        if there[1] != text:
+        if self.check_owner(protocol_hash, text, ignore=ignore) != text:
             self.replace(self.protocol, data)
+
+    def check_owner(self, protocol_hash: str, text: str, *, ignore: Collection[str] = _NOT_IDENTITY) -> str | None:
+        """The text of the protocol that this folder holds, if it is the one of `protocol_hash`; `None` before the first run.
+
+        Raises:
+            UsageError: if the folder holds another protocol, naming the fields that differ with both values.
+        """
+        there = self.read_protocol()
+        if there is not None and there[0] != protocol_hash:
+            how = _describe(there[1], text, ignore)
+            raise UsageError(f"folder `{self.path}` holds another protocol: {how}; choose another one with --out")
+        return None if there is None else there[1]
 
     def _move_if_free(self, staged: Path, path: Path) -> None:
         """Publish unless another process was first: then what it wrote decides. Without hard links the last one decides."""

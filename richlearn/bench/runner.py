@@ -4,9 +4,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 
 from tqdm.auto import tqdm
 
@@ -16,14 +15,9 @@ from richlearn.bench.folder import RunFolder
 from richlearn.bench.plan import Plan, Selection, make_plan, remembered
 from richlearn.bench.protocol import Protocol
 from richlearn.bench.records import RecordStore
-from richlearn.bench.report import Results
 from richlearn.bench.trials import Batch, TrialMaker, rows_of
 from richlearn.bench.workers import Finished, Work, attempt, in_parallel
-from richlearn.errors import RichlearnError, StorageError, UsageError
-
-
-class RunFailed(RichlearnError):
-    """Some batches raised or could not be written; all others are recorded."""
+from richlearn.errors import StorageError, UsageError
 
 
 @dataclass(frozen=True)
@@ -84,6 +78,19 @@ def _trainer_of(protocol: tuple[str, str], settings: Settings, folder: RunFolder
     return work
 
 
+@dataclass(frozen=True)
+class Carried:
+    """What a run came to.
+
+    Attributes:
+        worked: whether anything was trained.
+        failures: a headline and a line for each batch that raised or could not be written; empty: none.
+    """
+
+    worked: bool
+    failures: str
+
+
 @dataclass
 class Runner:
     """One run of one protocol into one folder.
@@ -141,33 +148,26 @@ class Runner:
 
     # ---- carrying it out ---------------------------------------------------------------------------------------------
 
-    def run(self) -> Results:
-        """Train all that is missing, then write leaderboard, figures and TensorBoard.
+    def run(self) -> "Carried":
+        """Train and record all that is missing.
 
         Raises:
             UsageError: the folder cannot be written or belongs to another protocol, or an argument is wrong.
-            RunFailed: batches raised; the rest is recorded and reported.
         """
-        groups = self._groups  # unknown schemes and keys are refused before anything is written
-        if not self._settled(groups):
+        if not self._settled():
             self.check()
         self.folder.prepare()
         self.folder.claim(self.protocol.hash, self.protocol.resolved_yaml())
-        failures, worked = self._rounds()
-        results = Results(self.folder.path)
-        self._report(results, worked)
-        if failures:
-            raise RunFailed(self._summary(failures))
-        return results
+        return self._rounds()
 
-    def _settled(self, groups) -> bool:
+    def _settled(self) -> bool:
         """Whether nothing is left to do, found without importing torch (a search needs it for its centres)."""
         if self.protocol.search is not None or not self.folder.records.is_dir():
             return False
         return not self.plan(repair=False).todo(retry_failed=True)
 
-    def _rounds(self) -> tuple[list[Finished], bool]:
-        """Work until no selected batch is missing: a search round opens the next. (failures, whether anything was done)"""
+    def _rounds(self) -> "Carried":
+        """Work until no selected batch is missing: a search round opens the next."""
         failures: list[Finished] = []
         tried: set[str] = set()
         plan = self.plan()
@@ -186,7 +186,8 @@ class Runner:
             )
         failed = {planned.batch.hash for planned in plan.planned if planned.state == "failed"} - tried
         old = [batch for batch in self.settings.selection(plan.batches) if batch.hash in failed]
-        return failures + [Finished(batch, error="failed in an earlier run; --retry-failed tries it again") for batch in old], bool(tried)
+        failures += [Finished(batch, error="failed in an earlier run; --retry-failed tries it again") for batch in old]
+        return Carried(bool(tried), self._summary(failures) if failures else "")
 
     def selected(self, plan: Plan) -> list[Batch]:
         """The batches of `plan` that this process shall train, in order."""
@@ -253,37 +254,3 @@ class Runner:
     def _log_of(self, batch: Batch) -> str:
         log = self.folder.failure(batch.hash)
         return f" (log: {log})" if log.is_file() else ""  # errors that say all, such as a full disk, have none
-
-    # ---- telling it --------------------------------------------------------------------------------------------------
-
-    def _report(self, results: Results, worked: bool) -> None:
-        """Leaderboard always; pictures and TensorBoard when something was trained or they are not there."""
-        if results.trials.empty:
-            return
-        results.write_leaderboard()
-        pictures = [self.folder.figure(name) for name in self.protocol.figures]
-        if worked or not all(path.is_file() for path in pictures):
-            results.plot()
-            results.write_tensorboard()
-
-
-def run(protocol: Protocol | str | Path, out: Path | str | None = None, **settings) -> Results:
-    """Run a benchmark: train what is missing, record it, rank it, draw it.
-
-    Args:
-        protocol: a benchmark's name, the path of a YAML file, or a loaded `Protocol`.
-        out: folder of the run; default `runs/<name>`.
-        settings: fields of `Settings` (`devices="2"`, `accelerator="cpu"`, `schemes=("my.py:Mine",)`, …).
-
-    Returns:
-        trials, curves and leaderboard of the folder.
-
-    Raises:
-        UsageError: something about the request is wrong; nothing was written.
-        RunFailed: batches raised; the others are recorded.
-    """
-    from richlearn.bench.protocol import load
-
-    asked = protocol if isinstance(protocol, Protocol) else load(protocol)
-    folder = RunFolder(Path(out) if out is not None else Path("runs") / asked.name)
-    return Runner(asked, folder, replace(Settings(), **settings)).run()

@@ -8,9 +8,10 @@ from tiny_runs import SCHEME, SEARCHED, contents, fragile_scheme, go, losses, ti
 
 import richlearn
 from richlearn.bench.plan import Selection
-from richlearn.bench.runner import RunFailed, Runner, Settings
+from richlearn.bench.runner import Runner, Settings
 from richlearn.bench.workers import Finished
 from richlearn.errors import ParameterError, UsageError
+from richlearn.report import RunFailed
 
 NORMALISED = """
 from torch.nn import BatchNorm1d, Linear, Sequential

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from richlearn.bench.content import canonical_json
-from richlearn.bench.report import Results
 from richlearn.errors import UsageError, nearest
+from richlearn.report import Results
 
 
 def run_folders(root: Path) -> list[Path]:
@@ -20,10 +20,9 @@ def _trial(results: Results, row: Any, curve: bool) -> dict[str, Any]:
     found = {name: value for name, value in row.items() if value is not None and str(value) != "<NA>" and value == value}
     environment = results.contents.environments.loc[row["batch"]]
     found |= {"spec": json.loads(row["spec"]), "environment": environment.to_dict()}
-    found |= {
-        "record": str(results.folder.record(row["batch"])),
-        "again": f"richlearn run {results.folder.protocol} --only seed={row['seed']} --out elsewhere",
-    }
+    added = "" if any(cell.name == row["scheme"] for cell in results.protocol.cells()) else f" --scheme {row['scheme']}"
+    found["record"] = str(results.folder.record(row["batch"]))
+    found["again"] = f"richlearn run {results.folder.protocol}{added} --only seed={row['seed']} --out elsewhere"
     if curve:
         table = results.curves([row["trial"]]).drop(columns=["trial", "delta", "directions"])
         found["curve"] = json.loads(table.to_json(orient="records"))

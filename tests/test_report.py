@@ -15,11 +15,11 @@ import richlearn
 from richlearn import catalog, figures
 from richlearn.bench import environment, protocol
 from richlearn.bench.estimate import estimate
-from richlearn.bench.lookup import look_up, run_folders
-from richlearn.bench.report import Results
 from richlearn.bench.scores import SCORES
 from richlearn.bench.trials import TrialMaker
 from richlearn.errors import UsageError
+from richlearn.lookup import look_up, run_folders
+from richlearn.report import Results
 
 COMMITTED = sorted(path.parent for path in (Path(__file__).parents[2] / "leaderboards").glob("*/leaderboard.csv"))
 
@@ -86,10 +86,10 @@ def test_a_leaderboard_of_another_form_is_found(copy):
 
 def test_stale_trials_leave_the_leaderboard_and_are_computed_anew(copy, monkeypatch):
     monkeypatch.setattr(catalog, "MEASURING_NUMERICS", 9)
-    assert Results(copy).current().empty
+    assert Results(copy).current.empty
     assert set(Results(copy).leaderboard()["value"]) == {"not run"}
     results = go(copy)
-    assert (len(results.trials), len(results.current())) == (20, 10)
+    assert (len(results.trials), len(results.current)) == (20, 10)
     assert set(results.leaderboard()["seeds"]) == {"2"}
 
 

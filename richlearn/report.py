@@ -1,7 +1,8 @@
-"""From a run's folder to what a person reads: leaderboard, pictures, TensorBoard."""
+"""From a protocol to what a person reads: a run, and its folder's tables, leaderboard, pictures and TensorBoard."""
 
+import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,15 @@ from richlearn.bench import leaderboard
 from richlearn.bench._yaml import load as load_yaml
 from richlearn.bench.content import canonical_json
 from richlearn.bench.folder import RunFolder
-from richlearn.bench.protocol import Protocol, SchemeRow, parse
+from richlearn.bench.protocol import Protocol, SchemeRow, find, load, parse
 from richlearn.bench.records import Contents, RecordStore
-from richlearn.errors import UsageError
+from richlearn.bench.runner import Runner, Settings
+from richlearn.bench.trials import TrialMaker
+from richlearn.errors import RichlearnError, UsageError
+
+
+class RunFailed(RichlearnError):
+    """Some batches raised or could not be written; all others are recorded and reported."""
 
 
 @dataclass(frozen=True)
@@ -73,25 +80,43 @@ class Results:
         """What was asked: the protocol, rows of added schemes, all recorded seeds."""
         return Asked(self.protocol, self.trials)
 
+    @cached_property
     def current(self) -> pd.DataFrame:
-        """Trials whose content is what the installed code would compute; stale ones and their scores are left out."""
-        if self.trials.empty:
-            return self.trials
-        newest = self.trials["spec"].map(_numerics)
-        parts = _versions(self.asked)
-        return self.trials[[parts.get(scheme) == found for scheme, found in zip(self.trials["scheme"], newest, strict=True)]]
+        """Trials whose content is what the installed code would compute, one a seed; stale ones and their scores are left out.
+
+        Where a folder holds a trial both ordinary and data-parallel, the ordinary one counts.
+        """
+        specs, versions = [json.loads(spec) for spec in self.trials["spec"]], _versions(self.asked)
+        fresh = [versions[scheme] == spec["numerics"] for scheme, spec in zip(self.trials["scheme"], specs, strict=True)]
+        parallel = [spec["training"]["strategy"] != "auto" for spec in specs]
+        ordered = self.trials.assign(parallel=parallel)[fresh].sort_values(["parallel", "trial"])
+        same = ["scheme", "parameters", "role", "seed", "lr"]
+        return ordered.drop_duplicates(same).drop(columns="parallel").sort_values("trial", ignore_index=True)
 
     def curves(self, trials: list[str] | None = None) -> pd.DataFrame:
         """One row per trial and step (columns: `richlearn.bench.tables.CURVES`); all scored trials by default."""
-        scored = self.current()
+        scored = self.current
         names = scored.loc[scored["role"] == "score", "trial"] if trials is None else trials
         return self.contents.curves(names)
 
+    @cached_property
+    def _ranked(self) -> pd.DataFrame:
+        return leaderboard.build(self.asked, self.current, self.contents.environments)
+
     def leaderboard(self) -> pd.DataFrame:
-        """The ranked table, derived from the records now."""
-        return leaderboard.build(self.asked, self.current(), self.contents.environments)
+        """The ranked table, derived from the records."""
+        return self._ranked.copy()
 
     # ---- files -------------------------------------------------------------------------------------------------------
+
+    def publish(self, *, anew: bool) -> None:
+        """Write the leaderboard; pictures and TensorBoard as well where something is new or a picture is not there."""
+        if self.trials.empty:
+            return
+        self.write_leaderboard()
+        if anew or not all(self.folder.figure(name).is_file() for name in self.protocol.figures):
+            self.plot()
+            self.write_tensorboard()
 
     def write_leaderboard(self) -> Path:
         """Write `leaderboard.csv`."""
@@ -105,12 +130,9 @@ class Results:
             return [f"`{path}` does not exist; `richlearn leaderboard` writes it"]
         if problems := leaderboard.validate(path):
             return problems
-        given = leaderboard.to_text(self.leaderboard())
-        return (
-            []
-            if path.read_text(encoding="utf-8") == given
-            else [f"`{path}` is not what its records give; `richlearn leaderboard` rebuilds it"]
-        )
+        if path.read_text(encoding="utf-8") == leaderboard.to_text(self.leaderboard()):
+            return []
+        return [f"`{path}` is not what its records give; `richlearn leaderboard` rebuilds it"]
 
     def plot(self) -> list[Path]:
         """Draw the protocol's figures as PNG files."""
@@ -119,7 +141,7 @@ class Results:
     def _figures(self) -> dict[str, Any]:
         from richlearn import figures
 
-        tables = self.current(), self.curves(), self.leaderboard()
+        tables = self.current, self.curves(), self.leaderboard()
         return {name: figures.draw(name, *tables, self.asked, self._teacher()) for name in self.protocol.figures}
 
     def _teacher(self) -> Any:
@@ -131,8 +153,6 @@ class Results:
         return TeacherStudent(**self.protocol.task.parameters, seed=self.asked.seeds[0]).teacher()
 
     def _save(self, name: str, figure: Any) -> Path:
-        import io
-
         buffer = io.BytesIO()
         figure.savefig(buffer, dpi=150, metadata={"Software": None})
         path = self.folder.figure(name)
@@ -143,26 +163,61 @@ class Results:
         """Write one TensorBoard run per cell: means and bands over seeds, histograms of δ, hparams, the figures."""
         from richlearn.figures import tensorboard
 
-        tensorboard.write(self.folder.cells, self.asked, self.current(), self.curves(), self._figures())
+        tensorboard.write(self.folder.cells, self.asked, self.current, self.curves(), self._figures())
         return self.folder.tensorboard
 
 
-def _numerics(spec: str) -> str:
-    return canonical_json(json.loads(spec)["numerics"])
-
-
-def _versions(asked: Asked) -> dict[str, str]:
+def _versions(asked: Asked) -> dict[str, dict[str, Any]]:
     """The numerics that the installed code gives to each scheme's trials."""
-    from richlearn.bench.trials import TrialMaker
-
     maker, found = TrialMaker(asked.protocol), {}
     for row in asked.cells():
         try:
-            found[row.name] = _numerics(maker.trial(row, 0).spec)
+            spec = maker.trial(row, 0).spec
         except UsageError:  # a user's file that is not on this machine: its recorded trials stand as they are
-            rows = asked.trials[asked.trials["scheme"] == row.name]
-            found[row.name] = _numerics(json.dumps(json.loads(rows["spec"].iloc[-1])))
+            spec = asked.trials.loc[asked.trials["scheme"] == row.name, "spec"].iloc[-1]
+        found[row.name] = json.loads(spec)["numerics"]
     return found
+
+
+def carry_out(runner: Runner) -> Results:
+    """Run, then write leaderboard, figures and TensorBoard.
+
+    Raises:
+        UsageError: something about the request is wrong; nothing was written.
+        RunFailed: batches raised; the others are recorded and reported.
+    """
+    carried = runner.run()
+    results = Results(runner.folder.path)
+    results.publish(anew=carried.worked)
+    if carried.failures:
+        raise RunFailed(carried.failures)
+    return results
+
+
+def default_folder(benchmark: str, suffix: str = "") -> Path:
+    """Where a run goes that is not told: `runs/` and the name of the benchmark or of its file."""
+    return Path("runs") / f"{find(benchmark).stem}{suffix}"
+
+
+def run(protocol: Protocol | str | Path, out: Path | str | None = None, **settings: Any) -> Results:
+    """Run a benchmark: train what is missing, record it, rank it, draw it.
+
+    Args:
+        protocol: a benchmark's name, the path of a YAML file, or a loaded `Protocol`.
+        out: folder of the run; default `runs/` and the name.
+        settings: fields of `richlearn.bench.runner.Settings` (`devices=2`, `accelerator="cpu"`, `schemes=("my.py:Mine",)`, …).
+
+    Returns:
+        trials, curves and leaderboard of the folder.
+
+    Raises:
+        UsageError: something about the request is wrong; nothing was written.
+        RunFailed: batches raised; the others are recorded and reported.
+    """
+    asked = protocol if isinstance(protocol, Protocol) else load(protocol)
+    if out is None:
+        out = Path("runs") / asked.name if isinstance(protocol, Protocol) else default_folder(str(protocol))
+    return carry_out(Runner(asked, RunFolder(Path(out)), replace(Settings(), **settings)))
 
 
 def load_trials(folder: Path | str) -> pd.DataFrame:
