@@ -21,7 +21,7 @@ from richlearn.errors import UsageError
 from richlearn.lookup import look_up, run_folders
 from richlearn.report import Results
 
-COMMITTED = sorted(path.parent for path in (Path(__file__).parents[2] / "leaderboards").glob("*/leaderboard.csv"))
+COMMITTED = sorted(path.parent for path in (Path(__file__).parents[1] / "leaderboards").glob("*/leaderboard.csv"))
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda path: path.name)
