@@ -133,10 +133,18 @@ def plan(
     runner.check()
     found = runner.plan(repair=False)
     todo = runner.selected(found)
-    cost = estimate(todo)
-    summary = {
-        "benchmark": protocol.name,
+    summary = _plan_summary(runner, found, todo, estimate(todo))
+    if as_json:
+        _print_json(summary | {"batch_list": [_plan_line(item) for item in found.planned]})
+    else:
+        _print_plan(summary, [_plan_line(item) for item in found.planned])
+
+
+def _plan_summary(runner: Any, found: Any, todo: list[Any], cost: Any) -> dict[str, Any]:
+    return {
+        "benchmark": runner.protocol.name,
         "folder": str(runner.folder.path),
+        "steps": runner.protocol.training.steps,
         "trials": len(found.trials),
         "batches": len(found.batches),
         **{state: found.count(state) for state in ("done", "missing", "failed")},
@@ -147,37 +155,33 @@ def plan(
         "memory_mb": round(cost.memory / 1e6),
         "disk_mb": round(cost.disk / 1e6, 1),
     }
-    if as_json:
-        _print_json(
-            summary
-            | {
-                "batch_list": [
-                    {"hash": p.batch.hash, "state": p.state, "seed": p.batch.seed, "trials": [t.row.label for t in p.batch.trials]}
-                    for p in found.planned
-                ]
-            }
-        )
-        return
-    typer.echo(
-        f"{protocol.name}: {summary['trials']} trials in {summary['batches']} batches ({protocol.training.steps} steps each)"
-        f" → {summary['folder']}"
-    )
-    typer.echo(
-        f"  done {summary['done']}, missing {summary['missing']}, failed {summary['failed']};"
-        f" {found.after_search} scored trials after search"
-    )
-    for line in found.stale:
+
+
+def _plan_line(item: Any) -> dict[str, Any]:
+    batch = item.batch
+    return {
+        "hash": batch.hash,
+        "state": item.state,
+        "role": batch.role,
+        "seed": batch.seed,
+        "trials": [trial.row.label for trial in batch.trials],
+    }
+
+
+def _print_plan(plan: dict[str, Any], lines: list[dict[str, Any]]) -> None:
+    typer.echo("{benchmark}: {trials} trials in {batches} batches ({steps} steps each) → {folder}".format(**plan))
+    typer.echo("  done {done}, missing {missing}, failed {failed}; {after_search} scored trials after search".format(**plan))
+    for line in plan["stale"]:
         typer.echo(f"  stale: {line}")
     typer.echo(
-        f"  to train now: {summary['to_train_now']} trials, about {cost.core_hours:.2g} core-hours on a CPU (within a factor of 2), "
-        f"{summary['memory_mb']} MB a worker beyond the imports, {summary['disk_mb']} MB of records"
+        "  to train now: {to_train_now} trials, about {core_hours:.2g} core-hours on a CPU (within a factor of 2), "
+        "{memory_mb} MB a worker beyond the imports, {disk_mb} MB of records".format(**plan)
     )
-    for item in found.planned:
-        labels = [trial.row.label for trial in item.batch.trials]
+    for line in lines:
+        labels = line["trials"]
         span = labels[0] if len(labels) == 1 else f"{labels[0]} … {labels[-1]}"
-        typer.echo(
-            f"  {item.batch.hash[:16]}  {item.state:<7}  {item.batch.role:<6}  seed {item.batch.seed:<5} {len(labels):>4} networks  {span}"
-        )
+        head = f"{line['hash'][:16]}  {line['state']:<7}  {line['role']:<6}  seed {line['seed']:<5}"
+        typer.echo(f"  {head} {len(labels):>4} networks  {span}")
 
 
 @app.command()

@@ -141,6 +141,7 @@ def forked(*arguments: str | Path, user: int | None = None) -> int:
         os.setpgid(0, 0)
         said = (Path(arguments[-1]) / "said.txt").open("w")
         if user is not None:
+            main_with(*arguments[:-1], f"{arguments[-1]}-of-root")  # imports what the other user may not be able to read
             os.setuid(user)
         code, out, err = main_with(*arguments)
         said.write(out + err)

@@ -9,6 +9,7 @@ from richlearn.bench.trials import Batch
 _FLOPS = 6e10  # of one core in the matrix products of a small network, float32
 _OVERHEAD = 3e-6  # seconds per network and update that no operation explains
 _STATES = 4  # parameters, their copy while a burst runs, gradients, the kernel metric's copies of θ
+_SPREAD = 1.5  # what a member was measured to take (benchmarks/performance/training.py memory), over what its tensors hold
 _WIDTH = 8  # members whose activations are alive together on a CPU
 
 
@@ -46,9 +47,11 @@ def estimate(batches: Sequence[Batch]) -> Estimate:
     trials = sum(len(batch.trials) for batch in batches)
     largest = max(len(batch.trials) for batch in batches)
     slots = 2 if spec["optimizer"]["name"] != "sgd" else 1
-    member = bytes_each * (count * (_STATES + slots) + 2 * min(measure["probe"], size) ** 2)
+    member = _SPREAD * bytes_each * (count * (_STATES + slots) + 2 * min(measure["probe"], size) ** 2)
     shared = bytes_each * (_WIDTH * hidden * samples * 3 + task.train.inputs.numel() + task.test.inputs.numel())
     rows = steps / measure["check_every"] + 6 * measure["points_per_decade"]
     return Estimate(
-        trials * steps * (flops / _FLOPS + _OVERHEAD) / 3600, largest * member + shared, int(trials * (rows * 12 + 24 * (hidden * 4 + 40)))
+        trials * steps * (flops / _FLOPS + _OVERHEAD) / 3600,
+        int(largest * member + shared),
+        int(trials * (rows * 12 + 24 * (hidden * 4 + 40))),
     )
