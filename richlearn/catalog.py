@@ -135,7 +135,7 @@ SCHEMES = Catalog(
         ),
         "overall_scale": Entry("richlearn.schemes:OverallScale", "standard with every layer multiplied by τ"),
         "unbalanced": Entry("richlearn.schemes:Unbalanced", "two-layer, symmetrised, every unit at scale τ and conserved quantity δ", "1b"),
-        "lambda_balanced": Entry("richlearn.schemes:LambdaBalanced", "Dominé et al. 2024: two-layer with Δ = λI"),
+        "lambda_balanced": Entry("richlearn.schemes:LambdaBalanced", "Dominé et al. 2024: two-layer with Δ = λI", numerics=2),
         "unscaled": Entry("richlearn.schemes:Unscaled", "standard at α = 1, τ = 1: the reference row of a scale sweep"),
         "upstream": Entry("richlearn.schemes:Upstream", "relative scale α = 10: earlier layers learn faster"),
         "balanced": Entry("richlearn.schemes:Balanced", "standard with each unit rescaled to δ = 0, the function kept"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -146,6 +147,8 @@ def forked(*arguments: str | Path, user: int | None = None) -> int:
         code, out, err = main_with(*arguments)
         said.write(out + err)
         said.close()
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 

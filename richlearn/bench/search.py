@@ -4,11 +4,17 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from richlearn.bench.content import canonical_json
 from richlearn.bench.protocol import Protocol, SchemeRow
 from richlearn.bench.trials import Trial, TrialMaker
+from richlearn.errors import NotApplicable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from richlearn.tasks import Task
 
 Outcomes = Mapping[str, Mapping[str, Any]]  # trial hash -> its row of the trials table
 
@@ -26,12 +32,11 @@ def _rounded(rate: float) -> float:
 def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
     """The middle of a row's search, and why the row cannot be served, if so.
 
-    Under SGD 1/λ_max(K/n) at initialisation, K the traced NTK on the probe with the scheme's learning-rate multipliers,
-    geometric mean over the search seeds; under Adam the protocol's rate.
+    Under SGD 2/λ_max(H) at initialisation, the edge of stability of gradient descent: H = w ℓ'' K is the loss's curvature
+    in function space, K the NTK on the probe with the scheme's learning-rate multipliers, w ℓ'' the weight and curvature
+    of the loss (for MSE and one output 1/λ_max(K/n)); geometric mean over the search seeds. Under Adam the protocol's rate.
     """
     from richlearn.bench.build import network_of, task_of
-    from richlearn.errors import NotApplicable
-    from richlearn.kernels import empirical_ntk
 
     assert maker.protocol.search is not None
     logs = []
@@ -42,17 +47,21 @@ def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
             network, multipliers = network_of(spec, task)
         except NotApplicable as reason:
             return maker.lr(row), str(reason)
-        probe = task.train.inputs[: spec["measure"]["probe"]]
-        kernel = empirical_ntk(network, probe, outputs="trace", rates=multipliers.lr).double() / len(probe)
-        logs.append(-math.log(float(_largest(kernel))))
+        logs.append(math.log(_stability_edge(network, multipliers.lr, task, spec["measure"]["probe"])))
     return (_rounded(math.exp(sum(logs) / len(logs))) if maker.protocol.optimizer.name == "sgd" else maker.lr(row)), None
 
 
-def _largest(kernel) -> float:
-    """λ_max; a tiny floor keeps a network without any gradient (all zeros) searchable."""
+def _stability_edge(network: "nn.Module", rates: Mapping[str, float], task: "Task", probe: int) -> float:
+    """2/λ_max(H); a tiny floor keeps a network without any gradient (all zeros) searchable."""
     import torch
 
-    return max(float(torch.linalg.eigvalsh(kernel)[-1]), 1e-12)
+    from richlearn.kernels import empirical_ntk
+
+    inputs = task.train.inputs[:probe]
+    kernel = empirical_ntk(network, inputs, outputs="full", rates=rates).double() / len(inputs)
+    weight = 1.0 if task.loss.mean else len(task.train.inputs)
+    curvature = weight * task.loss.curvature(task.out_features)
+    return 2 / (curvature * max(float(torch.linalg.eigvalsh(kernel)[-1]), 1e-12))
 
 
 @dataclass
@@ -96,20 +105,18 @@ class Search:
         assert self.protocol.search is not None
         return [self.maker.trial(state.row, seed, state.rate(k), "search") for k in rates for seed in self.protocol.search.seeds]
 
-    def _objective(self, state: _Row, k: int, outcomes: Outcomes) -> float:
-        """Mean logarithm of the objective at rate k; infinite where a seed diverged."""
+    def _objective(self, state: _Row, k: int, outcomes: Outcomes) -> tuple[float, float]:
+        """Mean logarithms of the objective and, where it ties (times beyond the budget), of the test loss; infinite if a seed diverged."""
         assert self.protocol.search is not None
-        total, budget = 0.0, self.protocol.training.steps
-        for trial in self._trials(state, [k]):
-            found = outcomes[trial.hash]
-            if found["status"] != "finished":
-                return math.inf
-            if self.protocol.search.objective == "test_loss":
-                total += math.log(max(float(found["test_loss"]), 1e-300))
-            else:
-                reached = found["sustained_reached"]
-                total += math.log(budget if _missing(reached) else max(1, min(int(reached), budget)))
-        return total
+        found = [outcomes[trial.hash] for trial in self._trials(state, [k])]
+        if any(trial["status"] != "finished" for trial in found):
+            return math.inf, math.inf
+        loss = sum(math.log(max(float(trial["test_loss"]), 1e-300)) for trial in found)
+        if self.protocol.search.objective == "test_loss":
+            return loss, loss
+        budget = self.protocol.training.steps
+        times = [budget if _missing(trial["sustained_reached"]) else int(trial["sustained_reached"]) for trial in found]
+        return sum(math.log(max(1, min(time, budget))) for time in times), loss
 
     def _best(self, state: _Row, outcomes: Outcomes) -> int:
         """The rate with the best objective; of equal ones the smaller."""

@@ -41,11 +41,11 @@ def conserved_quantities(
     for pair in homogeneous_pairs(network) if pairs is None else pairs:
         into = named[pair.incoming]
         out = pair.by_unit(named[pair.outgoing], len(into))
-        rate_in, rate_out = rates.get(pair.incoming, 1.0), rates.get(pair.outgoing, 1.0)
-        bias = None if pair.bias is None else named[pair.bias]
-        rate_bias = rates.get(pair.bias or "", 1.0)
-        deltas.append(conserved_quantity(into, out, bias=bias, rate_in=rate_in, rate_out=rate_out, rate_bias=rate_bias))
-        scales.append(unit_scale(into, out, rate_in=rate_in, rate_out=rate_out))
+        given: dict[str, Any] = {"rate_in": rates.get(pair.incoming, 1.0), "rate_out": rates.get(pair.outgoing, 1.0)}
+        if pair.bias is not None:
+            given |= {"bias": named[pair.bias], "rate_bias": rates.get(pair.bias, 1.0)}
+        deltas.append(conserved_quantity(into, out, **given))
+        scales.append(unit_scale(into, out, **given))
     return torch.cat(deltas), torch.cat(scales)
 
 

@@ -38,11 +38,14 @@ class LambdaBalanced(Scheme):
 
     Dominé et al. 2024, arXiv:2409.14623, definition of λ-balanced. The product AᵀW is the standard initialisation's (its
     best approximation of rank h), so that λ alone changes; a linear network keeps its function. Piecewise-linear
-    networks get the same matrices.
+    networks get the same matrices, but at λ = 0 only where h ≤ min(c, d): beyond, A and W have less than h dimensions,
+    with one output all units are collinear, and in exact arithmetic such units stay so for ever: what a run then finds
+    is decided by rounding.
 
     Raises:
         ParameterError: λ is not finite.
-        NotApplicable: h > c for λ > 0, h > d for λ < 0; not two weight layers, or not positively homogeneous.
+        NotApplicable: h > c for λ > 0, h > d for λ < 0, h > min(c, d) for λ = 0 unless the network is linear; not two
+            weight layers, or not positively homogeneous.
     """
 
     lam: float = 0.0
@@ -50,7 +53,12 @@ class LambdaBalanced(Scheme):
     def __post_init__(self) -> None:
         finite("lam", self.lam)
 
-    def _check_shape(self, units: int, inputs: int, outputs: int) -> None:
+    def _check_shape(self, units: int, inputs: int, outputs: int, linear: bool) -> None:
+        if self.lam == 0 and not linear and units > min(inputs, outputs):
+            raise NotApplicable(
+                f"`lambda_balanced` with λ = 0 needs at most min(c, d) hidden units unless the network is linear: beyond, units are "
+                f"linearly dependent and only rounding parts them; got h = {units} > {min(inputs, outputs)}"
+            )
         name, bound = ("outputs c", outputs) if self.lam > 0 else ("inputs d", inputs)
         if self.lam and units > bound:
             sign = ">" if self.lam > 0 else "<"
@@ -65,7 +73,8 @@ class LambdaBalanced(Scheme):
         structure = structure_of(network, batch)
         pair = only_pair(network, structure, "lambda_balanced")
         w, a = self._dense(network, pair)
-        self._check_shape(len(w), w.shape[1], len(a))
+        linear = not any(isinstance(module, nn.ReLU | nn.LeakyReLU) for module in network.modules())
+        self._check_shape(len(w), w.shape[1], len(a), linear)
         Standard().apply(network, generator)
         outgoing, incoming = _factors(a.double().cpu() @ w.double().cpu(), self.lam, len(w), generator)
         w.copy_(incoming)

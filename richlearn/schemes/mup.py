@@ -23,10 +23,12 @@ class MuP(Scheme):
         |                    | m   | SGD lr | Adam lr | Adam ε |
         | first layer        | 1   | r      | 1       | 1/r    |
         | biases before last | -   | r      | 1       | 1/r    |
+        | norms' gains       | -   | r      | 1       | 1/r    |
         | hidden layers      | 1   | 1      | 1/r     | 1/r    |
         | readout            | 1/r | 1/r    | 1/r     | 1      |
         | readout bias       | -   | 1      | 1       | 1      |
 
+    All widths are measured against `base_width`, so a feed-forward layer of four times the width has r = 4 at base width.
     A hidden layer of unlike widths has r_out/r_in under SGD, 1/r_in under Adam, and 1/r_out for ε. ε is not in the
     table: it follows the size of the gradient. Weight decay is multiplied by 1/lr, so that lr·decay stays independent
     of width, as in the authors' package. Biases start at 0, lookup tables at N(0, 1).
@@ -65,9 +67,14 @@ class MuP(Scheme):
             eps |= dict.fromkeys(small_gradients, 1 / outputs)
             if layer.weight not in structure.first:
                 lr[layer.weight] = 1 / inputs if adaptive else outputs / inputs
+        for name, vector in network.named_parameters():
+            if vector.ndim == 1 and name not in lr and name not in structure.readout:
+                lr[name], eps[name] = 1.0 if adaptive else len(vector) / self.base_width, self.base_width / len(vector)
         return Multipliers(lr, {name: 1 / factor for name, factor in lr.items()}, eps if adaptive else {})
 
     def _ratios(self, weight: Tensor, layer: Layer) -> tuple[float, float]:
         """Inputs and outputs of the layer in units of the base width; a lookup table's rows are its inputs."""
         outputs = weight.shape[1] if layer.lookup else len(weight)
+        if layer.weight.endswith("in_proj_weight"):
+            outputs //= 3  # attention packs queries, keys and values
         return weight.shape[1] / self.base_width, outputs / self.base_width

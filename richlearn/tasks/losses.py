@@ -22,11 +22,13 @@ class Loss:
     Attributes:
         name: what tables and plots call it.
         per_sample: ℓ, from output (…, n, c) and target (n, c) to (…, n).
+        curvature: ∂²ℓ/∂f² of each output, from the number of outputs c; with the weight and the NTK it bounds a stable rate.
         mean: whether samples are averaged (else summed).
     """
 
     name: str
     per_sample: Callable[[Tensor, Tensor], Tensor]
+    curvature: Callable[[int], float]
     mean: bool = True
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
@@ -39,5 +41,5 @@ class Loss:
         return torch.full((size,), 1 / size if self.mean else 1.0, dtype=like.dtype, device=like.device)
 
 
-MSE = Loss("MSE", _squared_error)
-HALF_SSE = Loss("½ SSE", _half_squared_error, mean=False)
+MSE = Loss("MSE", _squared_error, lambda outputs: 2 / outputs)
+HALF_SSE = Loss("½ SSE", _half_squared_error, lambda outputs: 1.0, mean=False)

@@ -44,8 +44,18 @@ def conserved_quantity(
 
 
 def unit_scale(
-    incoming: Float[Tensor, "unit *into"], outgoing: Float[Tensor, "out unit *rest"], *, rate_in: float = 1.0, rate_out: float = 1.0
+    incoming: Float[Tensor, "unit *into"],
+    outgoing: Float[Tensor, "out unit *rest"],
+    *,
+    bias: Float[Tensor, " unit"] | None = None,
+    rate_in: float = 1.0,
+    rate_out: float = 1.0,
+    rate_bias: float = 1.0,
 ) -> Float[Tensor, " unit"]:
-    """κ_k = η_w‖out_k‖² + η_a‖in_k‖² ≥ |δ_k|, shape (h,): the scale against which a drift of δ is read (Kunin et al. 2024, section 4)."""
-    into, out = squared_norms(incoming, outgoing)
-    return rate_in * out + rate_out * into
+    """κ_k = η_w‖out_k‖² + η_a‖in_k‖² + (η_aη_w/η_b) b_k² ≥ |δ_k|, shape (h,): the scale against which a drift of δ is read.
+
+    Kunin et al. 2024, section 4; arguments as in `conserved_quantity`.
+    """
+    outgoing_part = rate_in * squared_norms(incoming, outgoing)[1]
+    delta = conserved_quantity(incoming, outgoing, bias=bias, rate_in=rate_in, rate_out=rate_out, rate_bias=rate_bias)
+    return 2 * outgoing_part - delta

@@ -22,14 +22,14 @@ GOLDEN = {
     "relative_scale": (0.3472938899, 0.005635130192, 0.011328682),
     "overall_scale": (0.2828507966, 0.0008229423084, 0.01694535911),
     "unbalanced": (0.2536175246, 8.068765394e-09, 0.007279212611),
-    "lambda_balanced": (0.2968617905, 0.000146154819, 0.005271058518),
+    "lambda_balanced": None,  # one output, six units: not applicable
     "unscaled": (0.3565335363, 0.0001908901635, 0.009392610517),
     "upstream": (0.3105750118, 0.05648032409, 0.005187298981),
     "balanced": (0.3551033357, 0.0001047217238, 0.00696935842),
     "downstream": (0.3378202679, 3.878298519e-06, 0.003538713121),
     "layer_rates": (0.3509872248, 0.0002819046098, 0.01495313091),
 }
-NUMERICS = {"training": 1, "measuring": 1, "teacher_student": 1, "two_layer": 1} | dict.fromkeys(GOLDEN, 1)
+NUMERICS = {"training": 1, "measuring": 1, "teacher_student": 1, "two_layer": 1} | dict.fromkeys(GOLDEN, 1) | {"lambda_balanced": 2}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,9 @@ def trials():
 
 @pytest.mark.parametrize("scheme", GOLDEN)
 def test_numbers_are_those_written_down(trials, scheme):
+    if GOLDEN[scheme] is None:
+        assert trials.loc[scheme, "status"] == "not_applicable"
+        return
     found = trials.loc[scheme, ["train_loss", "kernel_distance", "delta_drift"]].tolist()
     message = (
         "the numerics changed: raise the part's `numerics` in richlearn/catalog.py, write the new numbers here, run the leaderboards again"

@@ -82,7 +82,8 @@ def test_unbalanced_checks_its_parameters(parameters):
 )
 def test_lambda_balanced_solves_its_equation(lam, shape):
     inputs, outputs, width = shape
-    w, a = _weights(LambdaBalanced(lam), TwoLayer(inputs, outputs, width=width))
+    activation = "relu" if width <= min(inputs, outputs) or lam else "linear"
+    w, a = _weights(LambdaBalanced(lam), TwoLayer(inputs, outputs, width=width, activation=activation))
     torch.testing.assert_close(a @ a.T - w @ w.T, lam * torch.eye(width, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
@@ -103,6 +104,8 @@ def test_lambda_balanced_names_its_bounds():
         LambdaBalanced(1.0).apply(TwoLayer(9, 3, width=4), torch.Generator())
     with pytest.raises(NotApplicable, match=r"λ < 0 needs at most as many hidden units h as inputs d: .* got h = 10 > 9"):
         LambdaBalanced(-1.0).apply(TwoLayer(9, 12, width=10), torch.Generator())
+    with pytest.raises(NotApplicable, match=r"λ = 0 needs at most min\(c, d\) hidden units .* got h = 2 > 1"):
+        LambdaBalanced(0.0).apply(TwoLayer(9, 1, width=2), torch.Generator())
     with pytest.raises(NotApplicable, match="needs a network of two weight layers"):
         LambdaBalanced(0.0).apply(MLP(4, 1), torch.Generator())
     with pytest.raises(ParameterError, match="`lam` must be a finite number"):
