@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(file, tmp_pa
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
     (out := tmp_path / "run").mkdir(mode=0o555)
-    assert exit_code(forked("run", file, "--out", out, user=65534)) == 2  # root ignores modes
+    assert exit_code(forked("run", file, "--devices", "1", "--out", out, user=65534)) == 2  # root ignores modes
     said = (out / "said.txt").read_text()
     assert re.search(r"error: folder `.*` cannot be written: Permission denied \(EACCES\).*; choose another one with --out", said)
 
