@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tempfile
 
 import pytest
 from tiny_runs import SCHEME, TINY, command, contents, exit_code, forked, fragile_scheme, main_with, timeless, tiny_file
@@ -106,12 +107,13 @@ def test_another_protocols_folder_is_refused_naming_the_field(file, copy):
     assert "holds another protocol: `training.steps` is 30 there, 31 here" in err
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_training(file, tmp_path):
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    (out := tmp_path / "run").mkdir(mode=0o555)
-    assert exit_code(forked("run", file, "--devices", "1", "--out", out, user=65534)) == 2  # root ignores modes
-    said = (out / "said.txt").read_text()
+def test_a_folder_that_cannot_be_written_is_refused_before_training():
+    with tempfile.TemporaryDirectory() as name:  # another user can reach it, unlike pytest's own
+        (folder := Path(name)).chmod(0o755)
+        (out := folder / "run").mkdir(mode=0o555)
+        child = forked("run", tiny_file(folder), "--devices", "1", "--out", out, user=65534)  # root ignores modes
+        assert exit_code(child) == 2
+        said = (out / "said.txt").read_text()
     assert re.search(r"error: folder `.*` cannot be written: Permission denied \(EACCES\).*; choose another one with --out", said)
 
 
