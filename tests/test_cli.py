@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from tiny_runs import SCHEME, TINY, command, contents, exit_code, forked, fragile_scheme, main_with, timeless, tiny_file
