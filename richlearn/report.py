@@ -153,8 +153,9 @@ class Results:
         return TeacherStudent(**self.protocol.task.parameters, seed=self.asked.seeds[0]).teacher()
 
     def _save(self, name: str, figure: Any) -> Path:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=150, metadata={"Software": None})
+        from richlearn import figures
+
+        figures.save(figure, buffer := io.BytesIO())
         path = self.folder.figure(name)
         self.folder.replace(path, buffer.getvalue())
         return path

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from richlearn.errors import UsageError
 from richlearn.figures._style import GREY, plain_logs, styled
@@ -60,6 +61,8 @@ def _draw(axes: Axes, values: np.ndarray, quantity: Quantity, colours: str, taus
     axes.spines[:].set_visible(True)
     axes.set_xlabel("conserved quantity δ")
     bar = axes.get_figure(root=True).colorbar(mesh, ax=axes, location="top", pad=0.03, aspect=18)  # pyright: ignore[reportOptionalMemberAccess]
+    if quantity.logarithmic:
+        bar.ax.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # nine labels a decade would run into each other
     bar.set_label(quantity.label, labelpad=5)
     bar.outline.set_linewidth(0.5)  # pyright: ignore[reportCallIssue]
 

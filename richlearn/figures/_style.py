@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import IO, Any, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -67,6 +67,6 @@ def steps_axis(axes: Axes, first: float, last: float) -> None:
     axes.set_xlabel("optimiser updates")
 
 
-def save(figure: Figure, path: Path, dpi: int = 160) -> None:
+def save(figure: Figure, target: Path | IO[bytes], dpi: int = 150) -> None:
     """Write `figure` as PNG; equal figures give equal bytes."""
-    figure.savefig(path, dpi=dpi, format="png", metadata={"Software": None})
+    figure.savefig(target, dpi=dpi, format="png", metadata={"Software": None})
