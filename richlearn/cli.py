@@ -122,11 +122,12 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """What `run` would do: batches done, missing, failed or stale, and their cost. Runs nothing, writes nothing."""
+    protocol = _protocol(benchmark, _options(changes, seeds, network, precision), smoke)  # errors before slow imports
+
     from richlearn.bench.estimate import estimate
     from richlearn.bench.folder import RunFolder
     from richlearn.bench.runner import Runner
 
-    protocol = _protocol(benchmark, _options(changes, seeds, network, precision), smoke)
     settings = _settings(only=only, shard=shard, schemes=scheme, strategy=strategy, devices=devices)
     runner = Runner(protocol, RunFolder(_folder(benchmark, out, smoke)), settings)
     runner.folder.check_owner(protocol.hash, protocol.resolved_yaml())
@@ -205,12 +206,13 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Train what is missing, record it, rank it, draw it. The same command goes on after an interruption."""
+    protocol = _protocol(benchmark, _options(changes, seeds, network, precision), smoke)  # errors before slow imports
+
     from richlearn.bench import leaderboard as boards
     from richlearn.bench.folder import RunFolder
     from richlearn.bench.runner import Runner
     from richlearn.report import carry_out
 
-    protocol = _protocol(benchmark, _options(changes, seeds, network, precision), smoke)
     settings = _settings(
         only=only, shard=shard, schemes=scheme, accelerator=accelerator, devices=devices, strategy=strategy,
         save_weights=save_weights, fail_fast=fail_fast, retry_failed=retry_failed, quiet=quiet,

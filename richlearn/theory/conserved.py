@@ -12,6 +12,10 @@ def squared_norms(
     return into, outgoing.detach().double().transpose(0, 1).flatten(1).square().sum(1)
 
 
+def _bias_part(bias: Tensor, rate_in: float, rate_out: float, rate_bias: float) -> Tensor:
+    return rate_out * rate_in / rate_bias * bias.detach().double().square()
+
+
 def conserved_quantity(
     incoming: Float[Tensor, "unit *into"],
     outgoing: Float[Tensor, "out unit *rest"],
@@ -40,7 +44,7 @@ def conserved_quantity(
     """
     into, out = squared_norms(incoming, outgoing)
     delta = rate_in * out - rate_out * into
-    return delta if bias is None else delta - rate_out * rate_in / rate_bias * bias.detach().double().square()
+    return delta if bias is None else delta - _bias_part(bias, rate_in, rate_out, rate_bias)
 
 
 def unit_scale(
@@ -56,6 +60,6 @@ def unit_scale(
 
     Kunin et al. 2024, section 4; arguments as in `conserved_quantity`.
     """
-    outgoing_part = rate_in * squared_norms(incoming, outgoing)[1]
-    delta = conserved_quantity(incoming, outgoing, bias=bias, rate_in=rate_in, rate_out=rate_out, rate_bias=rate_bias)
-    return 2 * outgoing_part - delta
+    into, out = squared_norms(incoming, outgoing)
+    scale = rate_in * out + rate_out * into
+    return scale if bias is None else scale + _bias_part(bias, rate_in, rate_out, rate_bias)

@@ -155,7 +155,8 @@ class StackedModule(LightningModule):
         total = torch.zeros(len(first), dtype=torch.float64, device=first.device)
         for part in self._slices():
             parameters = {name: self.stack[self._key(name)].data[part] for name in self.burst.names}
-            for rows in torch.arange(len(inputs), device=first.device).split(_EVALUATED):
+            for start in range(0, len(inputs), _EVALUATED):
+                rows = slice(start, start + _EVALUATED)
                 output = stacked_forward(self._template[0], parameters, inputs[rows])
                 total[part] += (self.task_loss.per_sample(output, targets[rows]).double() * weights[rows]).sum(-1)
         return torch.where(self.diverged < 0, total, torch.nan)[: len(self.trials)].cpu()

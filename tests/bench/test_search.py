@@ -161,3 +161,32 @@ def test_the_centre_of_a_row_that_cannot_be_served_is_its_reason():
 def test_a_network_without_any_gradient_has_a_centre_still(monkeypatch):
     monkeypatch.setattr("richlearn.kernels.empirical_ntk", lambda *_, **__: torch.zeros(8, 8))
     assert centre(TrialMaker(tiny(SEARCHED)), ROWS[0]) == (1e12, None)
+
+
+REGRESSION = "task={name: linear_regression, parameters: {dimension: 3, outputs: 2, train_size: 12, design: gaussian}}"
+
+
+@pytest.mark.parametrize("task", ["task.parameters.train_size=12", REGRESSION])
+def test_the_centre_is_the_edge_of_stability_of_gradient_descent(task):
+    """From the Gauss-Newton matrix of the task's own loss, built by automatic differentiation; two outputs under ½ SSE."""
+    maker = TrialMaker(tiny(SEARCHED, task, "network.name=linear", "network.parameters={width: 4}", "measure.probe=12"))
+    logs = []
+    for seed in (100, 101):
+        spec = json.loads(maker.trial(ROWS[0], seed).spec)
+        task_made = task_of(spec)
+        network = network_of(spec, task_made)[0].double()
+        parameters, (inputs, targets) = (
+            dict(network.named_parameters()),
+            (task_made.train.inputs.double(), task_made.train.targets.double()),
+        )
+        jacobian = torch.func.jacrev(lambda p, n=network, x=inputs: torch.func.functional_call(n, p, (x,)))(parameters)
+        flat = torch.cat([value.flatten(2) for value in jacobian.values()], dim=2).flatten(0, 1)
+        loss = torch.func.hessian(lambda f, t=task_made, y=targets: t.loss(f.reshape(y.shape), y))(targets.flatten())
+        logs.append(math.log(2 / float(torch.linalg.eigvals(loss @ flat @ flat.T).real.max())))
+    assert centre(maker, ROWS[0])[0] == pytest.approx(math.exp(sum(logs) / 2), rel=6e-3)  # three digits
+
+
+def test_rates_that_all_miss_the_goal_are_told_apart_by_their_loss():
+    search = search_of("search.objective=steps_to_goal")
+    _, answers = all_rounds(search, parabola(0.316))
+    assert search.found(answers) == {identity(ROWS[0]): 0.316}

@@ -75,3 +75,11 @@ def test_mup_checks_its_parameter_and_its_network():
         MuP(base_width=0)
     with pytest.raises(NotApplicable, match="`mup` needs a first layer and a readout of their own"):
         MuP().apply(nn.Linear(3, 1), torch.Generator())
+
+
+@pytest.mark.parametrize(("optimizer", "lr", "eps"), [("sgd", 4.0, None), ("adam", 1.0, 0.25)])
+def test_gains_of_normalisation_scale_as_biases_do(optimizer, lr, eps):
+    network = nn.Sequential(nn.Linear(3, 64), nn.LayerNorm(64), nn.ReLU(), nn.Linear(64, 1))
+    found = MuP(base_width=16).apply(network, torch.Generator(), optimizer=optimizer)
+    assert found.lr["1.weight"] == found.lr["1.bias"] == found.lr["0.bias"] == lr
+    assert found.eps.get("1.weight") == eps

@@ -55,6 +55,12 @@ def test_unit_scale_bounds_delta():
     assert (scale >= conserved_quantity(w, a, rate_in=0.3, rate_out=2.0).abs()).all()
 
 
+def test_unit_scale_counts_the_bias_as_delta_does():
+    given = {"bias": torch.full((50,), 10.0), "rate_in": 0.3, "rate_out": 2.0, "rate_bias": 0.5}
+    w, a = torch.randn(50, 3), torch.randn(2, 50)
+    assert (unit_scale(w, a, **given) >= conserved_quantity(w, a, **given).abs()).all()
+
+
 def test_results_are_float64():
     assert conserved_quantity(torch.ones(2, 3), torch.ones(1, 2)).dtype == torch.float64
 
