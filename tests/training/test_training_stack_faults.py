@@ -240,7 +240,7 @@ def test_equal_buffers_are_served():
     nets = networks(2)
     for net in nets:
         net.register_buffer("mask", torch.ones(3))
-    fit(stack(small_task(), SGD, nets, members(2)), 3)
+    assert fit(stack(small_task(), SGD, nets, members(2)), 3).global_step == 3
 
 
 @pytest.mark.parametrize("other", [MLP(6, 1, width=9, depth=2), MLP(6, 1, width=8, depth=1), MLP(6, 1, width=8, depth=2, bias=False)])
