@@ -233,14 +233,14 @@ def find(name_or_path: str | Path) -> Path:
     Raises:
         UsageError: there is neither.
     """
-    text = str(name_or_path)
+    text, path = str(name_or_path), Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        raise UsageError(f"there is no protocol file `{path}`")
     own = {path.stem: path for path in suite_folder().glob("*.yaml")}
     if text in own:
         return own[text]
-    if (path := Path(name_or_path)).is_file():
-        return path
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        raise UsageError(f"there is no protocol file `{path}`")
     raise UsageError(f"unknown benchmark `{text}`; {nearest(text, own)} (or give the path of a YAML file)")
 
 
