@@ -136,8 +136,9 @@ class Results:
 
     def plot(self) -> list[Path]:
         """Draw the protocol's figures as PNG files."""
-        return [self._save(name, figure) for name, figure in self._figures().items()]
+        return [self._save(name, figure) for name, figure in self._figures.items()]
 
+    @cached_property
     def _figures(self) -> dict[str, Any]:
         from richlearn import figures
 
@@ -164,7 +165,7 @@ class Results:
         """Write one TensorBoard run per cell: means and bands over seeds, histograms of δ, hparams, the figures."""
         from richlearn.figures import tensorboard
 
-        tensorboard.write(self.folder.cells, self.asked, self.current, self.curves(), self._figures())
+        tensorboard.write(self.folder.cells, self.asked, self.current, self.curves(), self._figures)
         return self.folder.tensorboard
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from richlearn.bench.content import differences
 from richlearn.bench.protocol import SchemeRow
-from richlearn.bench.search import Outcomes, Search, identity
+from richlearn.bench.search import Outcomes, Search
 from richlearn.bench.search import centre as search_centre
 from richlearn.bench.trials import Batch, Trial, TrialMaker
 from richlearn.errors import UsageError, nearest
@@ -111,12 +111,12 @@ class Plan:
 
 def _stale(maker: TrialMaker, rows: Sequence[SchemeRow], trials: pd.DataFrame, planned: Collection[str]) -> list[str]:
     """Recorded trials of this protocol whose content is not what a run would compute today."""
-    lines, known = [], {identity(row) for row in rows}
+    lines, known = [], {row.identity for row in rows}
     strangers = trials[(trials["protocol_hash"] == maker.protocol.hash) & ~trials["trial"].isin(planned) & (trials["role"] == "score")]
     for (scheme, _), group in strangers.groupby(["scheme", "parameters"], sort=True):
         there = json.loads(group["spec"].iloc[0])
         row = SchemeRow(str(scheme), there["scheme"]["parameters"])
-        if identity(row) not in known:
+        if row.identity not in known:
             continue
         here = json.loads(maker.trial(row, there["seed"], there["lr"]).spec)
         if changed := differences(there, here):
@@ -156,7 +156,7 @@ def remembered(maker: TrialMaker) -> Callable[[SchemeRow], tuple[float, str | No
     known: dict[str, tuple[float, str | None]] = {}
 
     def look(row: SchemeRow) -> tuple[float, str | None]:
-        key = identity(row)
+        key = row.identity
         if key not in known:
             known[key] = search_centre(maker, row)
         return known[key]
@@ -181,4 +181,4 @@ def _group(maker: TrialMaker, rows: list[SchemeRow], outcomes: Outcomes, centres
         if not complete:
             return batches, len(rows) * len(seeds)
     rates = search.found(outcomes)
-    return batches + maker.batches(maker.trial(row, seed, rates[identity(row)]) for seed in seeds for row in rows), 0
+    return batches + maker.batches(maker.trial(row, seed, rates[row.identity]) for seed in seeds for row in rows), 0

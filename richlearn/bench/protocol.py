@@ -41,6 +41,11 @@ class SchemeRow:
         inside = ", ".join(f"{name}={_shown(value)}" for name, value in self.parameters.items())
         return f"{self.name}({inside})" if inside else self.name
 
+    @property
+    def identity(self) -> str:
+        """What tells rows apart: labels of nearly equal parameters look alike."""
+        return canonical_json([self.name, self.parameters])
+
 
 def _rows(schemes: tuple[Scheme, ...]) -> list[SchemeRow]:
     return [
@@ -91,7 +96,7 @@ class Protocol(Section):
             raise refused(f"{shown(count)} trials (rows × seeds) are more than the {MAX_TRIALS:,} that a protocol may have")
         first: dict[str, SchemeRow] = {}
         for row in _rows(schemes):
-            if first.setdefault(canonical_json([row.name, row.parameters]), row) is not row:
+            if first.setdefault(row.identity, row) is not row:
                 raise refused(f"row {row.label} stands twice", *row.path[1:])
         return schemes
 

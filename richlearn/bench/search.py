@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from richlearn.bench.content import canonical_json
 from richlearn.bench.protocol import Protocol, SchemeRow
 from richlearn.bench.trials import Trial, TrialMaker
 from richlearn.errors import NotApplicable
@@ -17,11 +16,6 @@ if TYPE_CHECKING:
     from richlearn.tasks import Task
 
 Outcomes = Mapping[str, Mapping[str, Any]]  # trial hash -> its row of the trials table
-
-
-def identity(row: SchemeRow) -> str:
-    """What tells rows apart: labels of nearly equal parameters look alike."""
-    return canonical_json([row.name, row.parameters])
 
 
 def _rounded(rate: float) -> float:
@@ -158,11 +152,11 @@ class Search:
     def found(self, outcomes: Outcomes) -> dict[str, float]:
         """The rate of each row (by `identity`) after the last round; a row that cannot be served keeps the protocol's."""
         states = self._states()
-        rates = {identity(row): self.maker.lr(row) for row in self.rows}
+        rates = {row.identity: self.maker.lr(row) for row in self.rows}
         for state in states:
             while (k := self._extension(state, outcomes)) is not None:
                 state.tried.append(k)
-            rates[identity(state.row)] = state.rate(self._best(state, outcomes))
+            rates[state.row.identity] = state.rate(self._best(state, outcomes))
         return rates
 
 

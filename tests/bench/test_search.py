@@ -10,7 +10,7 @@ from tiny_runs import SEARCHED, tiny
 
 from richlearn.bench.build import network_of, task_of
 from richlearn.bench.protocol import SchemeRow
-from richlearn.bench.search import Search, centre, identity
+from richlearn.bench.search import Search, centre
 from richlearn.bench.trials import TrialMaker
 
 ROWS = [SchemeRow("standard", {}), SchemeRow("unbalanced", {"tau": 0.5})]
@@ -74,20 +74,20 @@ def test_it_extends_while_the_best_is_at_an_edge_and_no_further_than_allowed(bes
 def test_the_rate_found_is_the_best_one():
     search = search_of()
     _, answers = all_rounds(search, parabola(0.9))
-    assert search.found(answers) == {identity(ROWS[0]): 1.0}
+    assert search.found(answers) == {ROWS[0].identity: 1.0}
 
 
 def test_of_equal_rates_the_smaller_is_found():
     search = search_of("search.max_extensions=0")
     _, answers = all_rounds(search, lambda rate: 1.0)
-    assert search.found(answers)[identity(ROWS[0])] == 0.0316
+    assert search.found(answers)[ROWS[0].identity] == 0.0316
 
 
 def test_where_all_diverge_it_goes_down_and_ends():
     search = search_of("search.max_extensions=2")
     rounds, answers = all_rounds(search, lambda rate: math.nan, status="diverged")
     assert rounds[1:] == [[0.01], [0.00316]]
-    assert search.found(answers)[identity(ROWS[0])] == 0.00316
+    assert search.found(answers)[ROWS[0].identity] == 0.00316
 
 
 def test_a_rate_at_which_one_seed_diverges_is_not_found():
@@ -95,7 +95,7 @@ def test_a_rate_at_which_one_seed_diverges_is_not_found():
     _, answers = all_rounds(search, lambda rate: 1 / rate)
     bad = next(trial for trial in next(search.rounds({}))[0] if trial.lr == 0.316)
     answers[bad.hash]["status"] = "diverged"
-    assert search.found(answers)[identity(ROWS[0])] == 0.1
+    assert search.found(answers)[ROWS[0].identity] == 0.1
 
 
 def test_a_time_as_objective_counts_a_run_that_did_not_reach_as_the_budget():
@@ -103,7 +103,7 @@ def test_a_time_as_objective_counts_a_run_that_did_not_reach_as_the_budget():
     _, answers = all_rounds(search, parabola(0.1))
     for trial in next(search.rounds({}))[0]:
         answers[trial.hash]["sustained_reached"] = {0.0316: 29, 0.1: None, 0.316: 10}[trial.lr]
-    assert search.found(answers)[identity(ROWS[0])] == 0.316
+    assert search.found(answers)[ROWS[0].identity] == 0.316
 
 
 def test_a_round_depends_on_complete_rounds_alone():
@@ -121,7 +121,7 @@ def test_rows_that_cannot_be_served_are_not_searched_and_keep_the_protocols_rate
     search = search_of(rows=ROWS, middle=lambda row: (0.1, "too wide" if row.name == "unbalanced" else None))
     _, answers = all_rounds(search, parabola(0.1))
     assert {json.loads(trial.spec)["scheme"]["name"] for trial in next(search.rounds({}))[0]} == {"standard"}
-    assert search.found(answers) == {identity(ROWS[0]): 0.1, identity(ROWS[1]): 0.05}
+    assert search.found(answers) == {ROWS[0].identity: 0.1, ROWS[1].identity: 0.05}
 
 
 def test_rows_whose_labels_look_alike_are_told_apart():
@@ -189,4 +189,4 @@ def test_the_centre_is_the_edge_of_stability_of_gradient_descent(task):
 def test_rates_that_all_miss_the_goal_are_told_apart_by_their_loss():
     search = search_of("search.objective=steps_to_goal")
     _, answers = all_rounds(search, parabola(0.316))
-    assert search.found(answers) == {identity(ROWS[0]): 0.316}
+    assert search.found(answers) == {ROWS[0].identity: 0.316}
