@@ -165,11 +165,18 @@ METRICS = Catalog(
     "richlearn.metrics",
     {
         "kernel_distance": Entry("richlearn.metrics:KernelDistance", "how far the NTK has turned since initialisation, in [0, 1]"),
+        "kernel_velocity": Entry("richlearn.metrics:KernelVelocity", "how far the NTK has turned since the measurement before"),
+        "kernel_alignment": Entry("richlearn.metrics:KernelAlignment", "centred alignment of the NTK with the targets, in [0, 1]"),
+        "effective_rank": Entry("richlearn.metrics:EffectiveRank", "number of directions of the NTK: exp of its spectral entropy"),
+        "eigenspace_overlap": Entry("richlearn.metrics:EigenspaceOverlap", "how far the NTK's largest eigenvectors are those at the start"),
         "hamming_distance": Entry(
             "richlearn.metrics:ActivationHammingDistance", "share of activation patterns that differ from initialisation"
         ),
         "parameter_distance": Entry("richlearn.metrics:ParameterDistance", "‖θ − θ₀‖₂, absolute or relative to ‖θ₀‖₂"),
         "conserved_quantity": Entry("richlearn.metrics:ConservedQuantity", "per-unit δ: mean, spread, and drift since initialisation"),
+        "conservation_laws": Entry(
+            "richlearn.metrics:ConservationLaws", "every conserved quantity of the network: largest drift since initialisation, table by law"
+        ),
         "steps_to_threshold": Entry("richlearn.metrics:StepsToThreshold", "first and first sustained step at which a curve crosses a goal"),
     },
 )

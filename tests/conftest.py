@@ -6,7 +6,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Before anything imports these rooms: so runs are imported by the fixtures that need them.
-install_import_hook(["richlearn.theory", "richlearn.kernels"], "beartype.beartype")
+install_import_hook(["richlearn.theory", "richlearn.kernels", "richlearn.conservation", "richlearn.networks.spaces"], "beartype.beartype")
 
 
 @pytest.fixture(scope="session")

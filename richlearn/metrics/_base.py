@@ -42,8 +42,8 @@ class DistanceFromStart(Metric):
         self.current = observed
 
     def require_seen(self) -> None:
-        """Raise `UsageError` before the first update."""
-        if self.reference.numel() == 0:
+        """Raise `UsageError` before the first update; a reference put in place (a resumed run) is none."""
+        if self.current.numel() == 0:
             raise UsageError(f"`{type(self).__name__}` has seen no network yet: call `update(network)` at initialisation first")
 
     def compute(self) -> Tensor:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from richlearn.errors import NotApplicable, ParameterError, nearest
-from richlearn.networks._trace import Trace, guess, trace
+from richlearn.networks._trace import guess, trace
+from richlearn.networks.spaces import Space, find_spaces
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
-_UNIT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_HOMOGENEOUS = (nn.ReLU, nn.LeakyReLU, nn.Identity, nn.Flatten)
 
 
 @dataclass(frozen=True)
@@ -112,34 +111,30 @@ def _declared(network: nn.Module, attribute: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _keeps_units(incoming: nn.Module, outgoing: nn.Module, flattened: bool) -> bool:
-    """Whether output unit k of one layer is input unit (or block of inputs) k of the next."""
-    into, out = incoming.get_parameter("weight"), outgoing.get_parameter("weight")
-    if into.ndim == out.ndim:
-        return out.shape[1] == len(into)
-    return flattened and out.ndim == 2 and out.shape[1] % len(into) == 0
+def _pair(space: Space) -> Pair | None:
+    """The pair that a space is, if one weight writes its units, one reads them, and each can be rescaled by itself."""
+    if space.broken or space.norms or space.kind != "units" or len(space.incoming) != 1 or len(space.outgoing) != 1:
+        return None
+    (weight, *bias), out = space.incoming[0], space.outgoing[0]
+    plain = weight.role == out.role == "weight" and weight.split[1] == 1 and out.split[0] == 1 and out.degree == 1
+    return Pair(weight.parameter, bias[0].parameter if bias else None, out.parameter) if plain else None
 
 
-def _chain_pairs(network: nn.Module, layers: list[Layer], chain: tuple[str, ...]) -> tuple[Pair, ...]:
-    by_module = {layer.module: layer for layer in layers}
-    if len(set(chain)) < len(chain) or len({layer.weight for layer in layers}) < len(layers):
-        return ()  # a weight used twice belongs to two sets of units: nothing is conserved for either
-    pairs: list[Pair] = []
-    last, flattened = None, False
-    for name in chain:
-        module = network.get_submodule(name)
-        if isinstance(module, _UNIT_LAYERS):
-            if last is not None and _keeps_units(network.get_submodule(last), module, flattened):
-                pairs.append(Pair(by_module[last].weight, by_module[last].bias, by_module[name].weight))
-            last, flattened = name, False
-        elif not isinstance(module, _HOMOGENEOUS):
-            last = None
-        flattened |= isinstance(module, nn.Flatten)
-    return tuple(pairs)
+def seen_pairs(network: nn.Module, sample_input: Tensor | None = None) -> tuple[Pair, ...]:
+    """The homogeneous pairs that one forward pass shows; the conservation laws are read off the same spaces."""
+    found = (_pair(space) for space in find_spaces(network, sample_input).spaces)
+    return tuple(pair for pair in found if pair is not None)
 
 
-def _declared_pairs(network: nn.Module, layers: list[Layer]) -> tuple[Pair, ...]:
-    by_module = {layer.module: layer for layer in layers}
+def declared_pairs(network: nn.Module) -> tuple[Pair, ...] | None:
+    """The pairs in the network's attribute `homogeneous_pairs`, tuples of two module names; None if it has none.
+
+    Raises:
+        ParameterError: a name is no weight layer.
+    """
+    if not hasattr(network, "homogeneous_pairs"):
+        return None
+    by_module = {layer.module: layer for layer in _registered(network)[0]}
     pairs = []
     for into, out in network.homogeneous_pairs:  # pyright: ignore[reportGeneralTypeIssues]
         for name in (into, out):
@@ -163,9 +158,9 @@ def find(network: nn.Module, sample_input: Tensor | None = None) -> Structure:
 
     Attributes of the network win: `first_layer` and `readout` (a module, a name of a module or parameter, or a list of
     these) and `homogeneous_pairs` (tuples of two module names). Else the first layer is all embedding tables, or the
-    first weight used; the readout is the last weight used. Normalisation layers are neither. Pairs are found in plain
-    chains of modules only, between consecutive linear or convolutional layers with nothing but ReLU, leaky ReLU,
-    identity and flatten between them.
+    first weight used; the readout is the last weight used. Normalisation layers are neither. Pairs are two linear or
+    convolutional layers, one of which alone writes units that the other alone reads, with nothing but positively
+    homogeneous operations (ReLU, pooling, flatten, …) between; `richlearn.conservation` has the laws of all others.
 
     Args:
         network: any module with parameters.
@@ -179,7 +174,7 @@ def find(network: nn.Module, sample_input: Tensor | None = None) -> Structure:
     registered, loose = _registered(network)
     if not registered:
         raise NotApplicable(f"network `{type(network).__name__}` has no weight layer (no parameter of two or more dimensions)")
-    seen: Trace = guess(network) if sample_input is None else trace(network, sample_input)
+    seen = guess(network) if sample_input is None else trace(network, sample_input)
     used = _in_order_of_use(registered, seen.calls)
     last_call = {layer.module: len(seen.calls) - seen.calls[::-1].index(layer.module) for layer in used if layer.module in seen.calls}
     last_used = used[-1] if used[-1].module not in last_call else max(reversed(used), key=lambda layer: last_call.get(layer.module, 0))
@@ -188,11 +183,11 @@ def find(network: nn.Module, sample_input: Tensor | None = None) -> Structure:
     for layer in used:
         layers.setdefault(layer.weight, layer)
     biases = [layer.bias for layer in layers.values() if layer.bias is not None] + loose
-    declared = hasattr(network, "homogeneous_pairs")
+    declared = declared_pairs(network)
     return Structure(
         layers=tuple(layers.values()),
         first=first,
         readout=readout,
         biases=tuple(name for name in biases if name not in readout),
-        pairs=_declared_pairs(network, registered) if declared else _chain_pairs(network, registered, seen.chain),
+        pairs=seen_pairs(network, sample_input) if declared is None else declared,
     )

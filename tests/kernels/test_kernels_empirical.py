@@ -179,7 +179,7 @@ def test_kernels_leave_the_network_alone():
 
 def test_arguments_are_checked():
     network = _made(NETWORKS["two-layer"])
-    with pytest.raises(ParameterError, match='`outputs` must be "full" or "trace", got \'sum\''):
-        unwrap(empirical_ntk)(network, X, outputs="sum")  # without the tests' own type checker
+    with pytest.raises(ParameterError, match='`outputs` must be "full", "trace" or "sum", got \'all\''):
+        unwrap(empirical_ntk)(network, X, outputs="all")  # without the tests' own type checker
     with pytest.raises(ParameterError, match=r"`rates` names parameters that the network does not have: \['layers.9.weight'\]"):
         empirical_ntk(network, X, rates={"layers.9.weight": 2.0})

@@ -206,7 +206,7 @@ def test_delta_before_updating_is_refused():
 @pytest.mark.parametrize(
     ("metric", "reason"),
     [
-        (ActivationHammingDistance(PROBE), "`MLP` has no piecewise-linear activation module, so no activation patterns"),
+        (ActivationHammingDistance(PROBE), "`MLP` has no piecewise-linear activation, so no activation patterns"),
         (ConservedQuantity(), "`MLP` has no two weight layers joined by a homogeneous activation, so no δ"),
     ],
 )

@@ -41,6 +41,16 @@ class _Residual(nn.Module):
         return self.b(self.act(hidden)) + hidden
 
 
+class _TwoReaders(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 4), nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        hidden = self.a(x).relu()
+        return self.b(hidden) + self.c(hidden)
+
+
 def _case(name):
     return next(case for case in default_cases() if case.name == name)
 
@@ -71,9 +81,20 @@ def test_without_a_sample_that_fits_the_order_of_registration_serves():
     assert (structure.first, structure.pairs) == (("last.weight",), ())
 
 
-def test_what_happens_between_modules_is_never_taken_for_a_pair():
-    assert find(_Functional(), torch.zeros(1, 3)).pairs == ()
+def test_what_happens_between_modules_is_seen():
+    assert find(_Functional(), torch.zeros(1, 3)).pairs == (Pair("fc1.weight", "fc1.bias", "fc2.weight"),)
+    assert find(_Functional()).homogeneous
     assert find(_Residual(), torch.zeros(1, 4)).pairs == ()
+
+
+def test_pooling_keeps_the_pair_and_groups_or_a_second_reader_leave_none():
+    def build(pool, groups):
+        return nn.Sequential(nn.Conv1d(1, 4, 1), nn.ReLU(), pool, nn.Conv1d(4, 2, 1, groups=groups))
+
+    x = torch.zeros(1, 1, 4)
+    assert find(build(nn.MaxPool1d(2), 1), x).pairs == (Pair("0.weight", "0.bias", "3.weight"),)
+    assert find(build(nn.MaxPool1d(2), 2), x).pairs == ()
+    assert find(_TwoReaders(), torch.zeros(1, 3)).pairs == ()
 
 
 def test_a_network_declares_what_cannot_be_seen():

@@ -1,0 +1,167 @@
+"""From gradients of results to what each contraction keeps of a sample."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from richlearn.kernels._plan import Part, Unit
+from richlearn.kernels._survey import SurveyedUse
+from richlearn.kernels._uses import Use
+
+
+@dataclass
+class Workspace:
+    """Memory that is used again: fresh pages cost more than most of the arithmetic."""
+
+    _held: dict[object, Tensor] = field(default_factory=dict)
+
+    def take(self, key: object, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """An uninitialised tensor; what `key` had before is overwritten."""
+        count, dtype = max(1, torch.Size(shape).numel()), dtype or like.dtype
+        held = self._held.get(key)
+        if held is None or held.numel() < count or held.dtype != dtype or held.device != like.device:
+            held = self._held[key] = torch.empty(count, dtype=dtype, device=like.device)
+        return held[: torch.Size(shape).numel()].view(shape)
+
+
+@dataclass
+class Factor:
+    """What a unit keeps of some samples: operands by part and the gradients, or the parameter gradient alone.
+
+    Attributes:
+        gradient: "gram": (n, m, position, feature), of a traced kernel (n, position, m, feature); "gradient": (n, m, element);
+            None of a head.
+        operands: "gram" only; (n, position, fan-in), or integers (n, position), of which equal ones pair.
+    """
+
+    gradient: Tensor | None
+    operands: list[Tensor]
+
+    @property
+    def samples(self) -> int:
+        """n."""
+        return len(self.operands[0] if self.gradient is None else self.gradient)
+
+
+def _padded(value: Tensor, use: Use) -> tuple[Tensor, dict[str, tuple[int, int]]]:
+    """Input (n, c, h, w) of a convolution and the arguments of `F.unfold`, one-dimensional ones and named paddings included."""
+    assert use.options is not None
+    kernel = use.view.size[2:]
+    given = {name: use.options[name] for name in ("stride", "padding", "dilation")}
+    pairs = {name: (v,) * len(kernel) if isinstance(v, int) else v for name, v in given.items()}
+    if isinstance(pairs["padding"], str):
+        total = [d * (k - 1) if pairs["padding"] == "same" else 0 for d, k in zip(pairs["dilation"], kernel, strict=True)]
+        value = F.pad(value, [side for t in reversed(total) for side in (t // 2, t - t // 2)])
+        pairs["padding"] = (0,) * len(kernel)
+    if len(kernel) == 1:
+        value, kernel = value.unsqueeze(2), (1, *kernel)
+        pairs = {name: ((0 if name == "padding" else 1), *given) for name, given in pairs.items()}
+    return value, {"kernel_size": tuple(kernel), **{name: tuple(given) for name, given in pairs.items()}}  # type: ignore[return-value]
+
+
+def _patches(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
+    """The patches that a convolution sees, (n, group, channel·kernel, position)."""
+    operand = surveyed.layout.samples_first(use.operand).flatten(0, 1) if surveyed.layout.positions > 1 else use.operand
+    value, arguments = _padded(operand, use)  # type: ignore[arg-type]
+    patches = F.unfold(value, **arguments)  # (n·frame, channel·kernel, position)
+    groups = use.options["groups"]  # type: ignore[index]
+    patches = patches.view(samples, -1, groups, patches.shape[1] // groups, patches.shape[2])
+    return patches[:, 0] if patches.shape[1] == 1 else patches.movedim(1, 3).flatten(3)
+
+
+def _channels_last(gradient: Tensor, surveyed: SurveyedUse) -> Tensor:
+    """Gradient of a result (m, …), samples on their axis, as (n, m, position, feature)."""
+    by_sample = surveyed.layout.samples_first(gradient, 1).transpose(0, 1)  # (n, m, frame…, …)
+    if surveyed.kind == "conv" and by_sample.ndim > 3:
+        by_sample = by_sample.movedim(3 if surveyed.layout.positions > 1 else 2, -1)
+    return by_sample.flatten(2, -2) if by_sample.ndim > 3 else by_sample[:, :, None]
+
+
+def _operand(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
+    """The operand of a use in the Gram contraction."""
+    if use.kind == "conv":
+        patches = _patches(use, surveyed, samples)
+        return patches.flatten(1, 2).transpose(1, 2)
+    if use.kind == "shift":
+        *outer, _ = surveyed.shape
+        numbers = torch.arange(max(1, torch.Size(surveyed.alignment[:-1]).numel())).view(surveyed.alignment[:-1])
+        return numbers.expand(outer).flatten().expand(samples, -1)
+    operand = surveyed.layout.samples_first(use.operand)  # type: ignore[arg-type]
+    return operand.reshape(samples, -1, operand.shape[-1]) if use.kind == "linear" else operand.reshape(samples, -1)
+
+
+def _conv_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: int) -> Tensor:
+    patches = _patches(use, surveyed, samples)  # n group, g group, k channel·kernel, t position
+    by_sample = surveyed.layout.samples_first(gradient, 1).transpose(0, 1)
+    if surveyed.layout.positions > 1:  # (n, m, frame, channel, …): frames are positions
+        by_sample = by_sample.movedim(2, 3)
+    flat = by_sample.flatten(3)  # n, m, o channel, t
+    groups = patches.shape[1]
+    if groups == 1:
+        return (flat.flatten(1, 2) @ patches[:, 0].transpose(1, 2)).view(samples, flat.shape[1], -1)
+    grouped = flat.unflatten(2, (groups, -1)).transpose(1, 2)  # n, g, m, o, t
+    product = grouped.flatten(2, 3) @ patches.transpose(2, 3)  # n, g, m·o, k
+    return product.unflatten(2, (flat.shape[1], -1)).transpose(1, 2).flatten(2)
+
+
+def _own_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: int) -> Tensor:
+    """The gradient of the used view by one use, (n, m, element), elements in the view's order."""
+    if use.kind == "conv":
+        return _conv_gradient(use, surveyed, gradient, samples)
+    if use.kind == "linear":  # n sample, m cotangent, t position, o feature, i fan-in
+        rows, operand = _channels_last(gradient, surveyed), _operand(use, surveyed, samples)
+        if rows.shape[2] == 1:
+            return (rows[:, :, 0, :, None] * operand[:, None, 0, None, :]).flatten(2)
+        return (rows.transpose(2, 3).flatten(1, 2) @ operand).view(samples, rows.shape[1], -1)
+    if use.kind == "lookup":
+        rows, indices = _channels_last(gradient, surveyed), _operand(use, surveyed, samples)
+        table = rows.new_zeros(samples, rows.shape[1], use.view.size[0] + 1, rows.shape[3])  # the last row: no gradient
+        indices = torch.where(indices < 0, use.view.size[0], indices)
+        table.scatter_add_(2, indices[:, None, :, None].expand_as(rows), rows.contiguous())
+        return table[:, :, :-1].flatten(2)
+    by_sample = surveyed.layout.samples_first(gradient, 1).transpose(0, 1)
+    if use.kind == "scale":
+        by_sample = by_sample * surveyed.layout.samples_first(use.operand.expand(gradient.shape[1:]))[:, None]  # type: ignore[union-attr]
+    summed = [axis + 2 for axis, length in enumerate(surveyed.alignment) if length == 1]
+    return (by_sample.sum(summed) if summed else by_sample).reshape(samples, len(gradient), -1)
+
+
+def _reordered(value: Tensor, use: SurveyedUse, first: SurveyedUse) -> Tensor:
+    """Elements in the order of the first use's view."""
+    if use.view == first.view:
+        return value
+    place = use.view.indices().flatten().argsort()[first.view.indices().flatten().argsort().argsort()]
+    return value[..., place.to(value.device)]
+
+
+def part_gradient(part: Part, uses: list[Use], gradients: Mapping[int, Tensor], samples: int, cotangents: int, like: Tensor) -> Tensor:
+    """The gradient of a part of a parameter, (n, m, element)."""
+    total: Tensor | None = None
+    for surveyed in part.uses:
+        gradient = gradients.get(surveyed.edge)
+        if gradient is None:
+            continue
+        own = _reordered(_own_gradient(uses[surveyed.index], surveyed, gradient, samples), surveyed, part.uses[0])
+        total = own if total is None else total + own
+    return like.new_zeros(samples, cotangents, part.size) if total is None else total
+
+
+def gram_rows(unit: Unit, gradients: Mapping[int, Tensor], samples: int, cotangents: int, like: Tensor) -> Tensor:
+    """Gradients of a unit's results, (n, m, position, feature), positions of all results one after the other."""
+    found = []
+    for surveyed in unit.parts[0].uses:
+        gradient = gradients.get(surveyed.edge)
+        if gradient is None:
+            found.append(like.new_zeros(samples, cotangents, surveyed.positions, surveyed.features))
+        else:
+            found.append(_channels_last(gradient, surveyed))
+    return found[0] if len(found) == 1 else torch.cat(found, dim=2)
+
+
+def gram_operands(part: Part, uses: list[Use], samples: int) -> Tensor:
+    """Operands of all uses of a part, positions one after the other."""
+    found = [_operand(uses[surveyed.index], surveyed, samples) for surveyed in part.uses]
+    return found[0] if len(found) == 1 else torch.cat(found, dim=1)

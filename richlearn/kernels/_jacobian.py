@@ -1,0 +1,36 @@
+"""Jacobians of the parameters that the engine does not cover: exact, one sample's forward pass at a time."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from richlearn.kernels._survey import State
+
+
+def _rows(output: Tensor, leaves: list[Tensor], cotangents: Tensor) -> list[Tensor | None]:
+    """Gradients (m, …) of every leaf."""
+    try:
+        return list(torch.autograd.grad(output, leaves, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True))
+    except RuntimeError:  # an operation that cannot be batched: one cotangent at a time
+        rows = [torch.autograd.grad(output, leaves, each, retain_graph=True, allow_unused=True) for each in cotangents]
+        return [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
+
+
+def jacobians(network: nn.Module, state: State, x: Tensor, cotangents: Tensor) -> dict[str, Tensor]:
+    """Cotangents times ∂f(x_i)/∂θ_p for each leaf of `state`, (n, m, element); cotangents (m, c).
+
+    Plain autograd, so that whatever trains also has a kernel: in-place operations, checkpoints, networks that
+    differentiate themselves, operations without a batching rule.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in state.leaves}
+    for index in range(len(x)):
+        with torch.enable_grad():
+            output = functional_call(network, state.all(), (x[index : index + 1].clone(),)).flatten()
+        rows = _rows(output, list(state.leaves.values()), cotangents) if output.requires_grad else [None] * len(found)
+        for (name, leaf), row in zip(state.leaves.items(), rows, strict=True):
+            found[name].append(leaf.new_zeros(len(cotangents), leaf.numel()) if row is None else row.reshape(len(cotangents), -1))
+    return {name: torch.stack(rows) for name, rows in found.items()}
+
+

@@ -1,0 +1,213 @@
+"""How each part of the kernel is computed: the cheaper contraction by operation count, and chunks that fit in memory."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Literal
+
+import pandas as pd
+
+from richlearn.kernels._survey import Layout, Survey, SurveyedUse
+from richlearn.kernels._uses import ParameterView
+
+Contraction = Literal["gram", "gradient", "jacobian"]
+_CACHE = 64 * 2**20  # bytes of gradients that one backward pass may write; beyond, every operation waits for memory
+
+
+@dataclass(frozen=True)
+class Part:
+    """Uses of one part of a parameter, all of which add up to its gradient."""
+
+    uses: tuple[SurveyedUse, ...]
+
+    @property
+    def parameter(self) -> str:
+        """Name of the parameter."""
+        return self.uses[0].view.parameter
+
+    @property
+    def size(self) -> int:
+        """Number of its elements."""
+        return prod(self.uses[0].view.size)
+
+    @property
+    def has_gram(self) -> bool:
+        """Whether its kernel is a product, elementwise, of a Gram matrix of operands and one of output gradients."""
+        kinds, views = {use.kind for use in self.uses}, {use.view for use in self.uses}
+        if len(kinds) > 1 or len(views) > 1 or "scale" in kinds or any(use.groups > 1 for use in self.uses):
+            return False
+        return kinds != {"shift"} or all(use.alignment and use.alignment[-1] == use.shape[-1] for use in self.uses)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Parts whose gradients come from the gradients of the same results `edges`, contracted together.
+
+    Attributes:
+        edges: recorded results.
+        parts: of parameters.
+        contraction: "gram": (Gram matrix of operands) ∘ (Gram matrix of output gradients), summed over pairs of positions;
+            "gradient": Gram matrix of per-sample parameter gradients; "jacobian": the same with gradients from autograd.
+        positions: of a sample, over all uses.
+        fan_out: features of the results at one position.
+        head: whether its result is the network's output, whose gradient is known.
+        operations: multiply-adds.
+        factor: elements a sample that the contraction keeps.
+    """
+
+    edges: tuple[int, ...]
+    parts: tuple[Part, ...]
+    contraction: Contraction
+    positions: int
+    fan_out: int
+    head: bool = False
+    operations: float = 0.0
+    factor: int = 0
+
+
+@dataclass(frozen=True)
+class Size:
+    """n samples against n′, m cotangents; `full`: every pair of cotangents is kept."""
+
+    rows: int
+    columns: int
+    cotangents: int
+    full: bool
+    symmetric: bool
+
+    @property
+    def pairs(self) -> float:
+        """Pairs of samples."""
+        return self.rows * self.columns / (2 if self.symmetric else 1)
+
+    @property
+    def both(self) -> int:
+        """Samples that need a backward pass."""
+        return self.rows + (0 if self.symmetric else self.columns)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All units, and in what pieces they are computed.
+
+    Attributes:
+        units: see `Unit`.
+        cotangents: at once.
+        rows: samples whose factors are kept at once, on either side.
+        batch: samples of one forward and backward pass.
+        memory: bytes expected beyond the kernel itself.
+    """
+
+    units: tuple[Unit, ...]
+    cotangents: int
+    rows: int
+    batch: int
+    memory: int
+
+    def table(self) -> pd.DataFrame:
+        """A row for each parameter: contraction, positions, multiply-adds of its unit, MiB of its factor."""
+        rows = [
+            {
+                "parameter": part.parameter,
+                "uses": " + ".join(use.kind for use in part.uses) or "any",
+                "contraction": unit.contraction + (" (output)" if unit.head else ""),
+                "positions": unit.positions,
+                "shares": len(unit.parts),
+                "GFLOP": 2e-9 * unit.operations,
+                "kept floats/sample": unit.factor,
+            }
+            for unit in self.units
+            for part in unit.parts
+        ]
+        return pd.DataFrame(rows)
+
+
+def _gram_cost(parts: Sequence[Part], positions: int, fan_out: int, size: Size) -> tuple[float, int]:
+    """Multiply-adds and elements a sample of the Gram contraction."""
+    m = size.cotangents
+    fan_in = sum(sum(use.fan_in for use in part.uses) / len(part.uses) for part in parts)
+    outputs = m * m if size.full else m
+    cost = size.pairs * positions**2 * (outputs * fan_out + fan_in + (outputs if size.full else 1))
+    return cost, positions * (m * fan_out + int(fan_in))
+
+
+def _gradient_cost(parts: Sequence[Part], size: Size) -> tuple[float, int]:
+    """Multiply-adds and elements a sample of the contraction of parameter gradients."""
+    m = size.cotangents
+    outputs = m * m if size.full else m
+    cost = 0.0
+    for part in parts:
+        cost += sum(size.both * m * prod(use.shape) * (use.fan_in if use.kind in ("linear", "conv") else 1) for use in part.uses)
+        cost += size.pairs * outputs * part.size
+    return cost, m * sum(part.size for part in parts)
+
+
+def _unit(edges: tuple[int, ...], parts: Sequence[Part], survey: Survey, size: Size) -> list[Unit]:
+    """The unit of `parts` with the cheaper contraction; those without a Gram form apart."""
+    channels = any(part.uses[0].kind == "conv" for part in parts)  # its features are not last, as a shift's are
+    gram = [part for part in parts if part.has_gram and not (channels and part.uses[0].kind == "shift")]
+    rest = [part for part in parts if part not in gram]
+    found = []
+    head = edges == (survey.head,)
+    if gram:
+        uses = {use.edge: use for part in gram for use in part.uses}.values()
+        widths = {use.features for use in uses}
+        positions = sum(min(use.positions, survey.active.get(use.edge, use.positions)) for use in uses)
+        operations, factor = _gram_cost(gram, max(positions, 1), max(widths), size)
+        other, other_factor = _gradient_cost(gram, size)
+        if head or (len(widths) == 1 and operations <= other):
+            found.append(Unit(edges, tuple(gram), "gram", positions, max(widths), head, size.pairs if head else operations, factor))
+        else:
+            rest = [*gram, *rest]
+    for part in rest:
+        operations, factor = _gradient_cost([part], size)
+        positions = sum(use.positions for use in part.uses)
+        found.append(Unit(edges, (part,), "gradient", positions, max(use.features for use in part.uses), False, operations, factor))
+    return found
+
+
+def _units(survey: Survey, size: Size, jacobians: dict[str, int]) -> list[Unit]:
+    by_edges: dict[tuple[int, ...], list[Part]] = defaultdict(list)
+    for group in survey.groups:
+        edges = tuple(survey.same.get(use.edge, use.edge) for use in group)
+        by_edges[edges].append(Part(group))
+    units = [unit for edges, parts in by_edges.items() for unit in _unit(edges, parts, survey, size)]
+    for name, elements in jacobians.items():
+        cost = size.pairs * elements * (size.cotangents**2 if size.full else size.cotangents)
+        units.append(Unit((), (Part((_opaque(name, elements),)),), "jacobian", 0, 0, False, cost, size.cotangents * elements))
+    return units
+
+
+def _opaque(name: str, elements: int) -> SurveyedUse:
+    """Stands for all uses of a parameter whose Jacobian is taken."""
+    return SurveyedUse(-1, -1, "any", ParameterView(name, (elements,), (1,), 0), Layout(0), (), 1, ())
+
+
+def _moving(survey: Survey, cotangents: int) -> int:
+    """Elements that a forward and a backward pass hold of one sample: the graph keeps about three tensors a result."""
+    results = survey.result_sizes
+    return 3 * sum(results) + cotangents * (sum(results[edge] for edge in survey.edges) + 2 * max(results, default=1))
+
+
+def plan(survey: Survey, size: Size, jacobians: dict[str, int], itemsize: int, limit: int) -> Plan:
+    """The plan within `limit` bytes beyond the kernel; at least one sample and one cotangent at once, whatever the limit.
+
+    Of a traced kernel fewer cotangents at once need less memory; where that is not enough, and of a full kernel, samples
+    are taken in chunks, every pair of which needs the backward pass of one of them anew.
+    """
+    m = size.cotangents
+    while True:
+        units = _units(survey, replace(size, cotangents=m), jacobians)
+        factors = itemsize * max(1, sum(unit.factor for unit in units))
+        moving = itemsize * _moving(survey, m)
+        fits = factors * size.both + moving <= 0.7 * limit
+        if fits or size.full or m == 1:
+            break
+        m = -(-m // 2)
+    longest = max(size.rows, size.columns)
+    rows = longest if fits else min(longest, max(1, int(0.3 * limit / factors)))
+    batch = max(1, min(rows, int(min(0.3 * limit, _CACHE) / moving)))
+    batch = -(-rows // -(-rows // batch))  # equal pieces
+    held = size.both if fits else 2 * rows
+    return Plan(tuple(units), m, rows, batch, factors * held + moving * batch)

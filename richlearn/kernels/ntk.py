@@ -1,0 +1,342 @@
+"""The empirical NTK by structure: Gram matrices of layer inputs and output gradients instead of Jacobians."""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from richlearn.errors import ParameterError
+from richlearn.kernels import _contract as contract
+from richlearn.kernels._factors import Factor, Workspace, gram_operands, gram_rows, part_gradient
+from richlearn.kernels._jacobian import jacobians
+from richlearn.kernels._plan import Part, Plan, Size, Unit, plan
+from richlearn.kernels._survey import State, Survey, attached, call, gradients, state_of, survey
+from richlearn.kernels._uses import ParameterUses
+
+Outputs = Literal["full", "trace", "sum"]
+MEMORY = 512 * 2**20
+_announced: set[tuple[str, str]] = set()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One kernel to compute: whose, with which rates, and where each part of it goes."""
+
+    network: nn.Module
+    values: Mapping[str, Tensor] | None
+    rates: Mapping[str, float]
+    targets: Mapping[str, Tensor]  # by parameter; all the same tensor, or one a layer
+
+    def rate(self, part: Part) -> float:
+        """η_p."""
+        return float(self.rates.get(part.parameter, 1.0))
+
+
+def _announce(network: nn.Module, fallback: Mapping[str, str]) -> None:
+    """Say once for each network class and parameter that its Jacobian is taken."""
+    for name, reason in fallback.items():
+        if (key := (type(network).__name__, name)) not in _announced:
+            _announced.add(key)
+            warnings.warn(f"`{key[0]}`: the kernel of parameter `{name}` comes from its Jacobian, which is slower: {reason}", stacklevel=5)
+
+
+class TangentKernel:
+    """Θ(x, x') = Σ_p η_p ∂f(x)/∂θ_p ∂f(x')/∂θ_p of one network architecture on fixed probes, to be evaluated many times.
+
+    Jacot et al. 2018; Kunin et al. 2024, eq. 1. No Jacobian is formed (Novak, Sohl-Dickstein & Schoenholz 2022, "structured
+    derivatives"): a forward pass notes each use of a parameter, one batched backward pass gives the gradients G of
+    the results, and each part of the kernel is the cheaper of (A Aᵀ) ∘ (G Gᵀ), summed over pairs of positions, A the
+    operands, and the Gram matrix of per-sample gradients Σ_t G_t A_tᵀ. Parameters used in ways that are not covered
+    get their exact Jacobian; that is announced once. The network is left as it was.
+
+    Args:
+        network: maps (n, …) to (n, c), or to (n, …), which is flattened; only parameters that require gradients, or all
+            if none does, enter the sum. Taken in its present mode.
+        x: n probe inputs.
+        x2: n' probe inputs; `x` if absent.
+        outputs: "full" keeps output pairs, row = sample·c + output; "trace" sums over equal outputs; "sum" is the kernel of
+            the sum of the outputs, a third quantity. They give different kernel distances where c > 1: say which you use.
+        samples: with "trace": estimate it from this many random-sign combinations of the outputs (unbiased;
+            Hutchinson 1990), for networks of many outputs.
+        seed: of these combinations.
+        memory: bytes that the computation may use beyond the kernel itself.
+
+    Raises:
+        ParameterError: an argument out of range, or a network whose samples depend on one another (batch normalisation or
+            dropout in training mode).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        x: Shaped[Tensor, "sample *input"],
+        x2: Shaped[Tensor, "sample2 *input"] | None = None,
+        *,
+        outputs: Outputs = "full",
+        samples: int | None = None,
+        seed: int = 0,
+        memory: int = MEMORY,
+    ) -> None:
+        _check(outputs, samples, memory, x, x2)
+        self.x, self.x2, self.outputs, self.memory = x, x if x2 is None else x2, outputs, memory
+        named = dict(network.named_parameters())
+        self._names = frozenset(name for name, p in named.items() if p.requires_grad) or frozenset(named)
+        with torch.random.fork_rng(devices=[]):
+            self._survey: Survey = survey(network, self._names, x)
+        _announce(network, self._survey.fallback)
+        self._cotangents = self._choose(samples, seed)
+        like = next(iter(named.values()))
+        sizes = {name: named[name].numel() for name in sorted(self._survey.fallback)}
+        self._full = outputs == "full" and self._survey.outputs > 1  # of one output the two kinds are one
+        size = Size(len(self.x), len(self.x2), len(self._cotangents), self._full, self._symmetric)
+        self._plan: Plan = plan(self._survey, size, sizes, like.element_size(), memory)
+        self._work = Workspace()
+
+    @property
+    def _symmetric(self) -> bool:
+        return self.x2 is self.x
+
+    def _choose(self, samples: int | None, seed: int) -> Tensor:
+        """The cotangents (m, c) whose kernels are summed or paired."""
+        c = self._survey.outputs
+        if self.outputs == "sum":
+            return torch.ones(1, c)
+        if samples is None:
+            return torch.eye(c)
+        signs = torch.randint(2, (samples, c), generator=torch.Generator().manual_seed(seed)) * 2.0 - 1.0
+        return signs / samples**0.5
+
+    @property
+    def fallback(self) -> dict[str, str]:
+        """Parameters whose Jacobian is taken, with the reason."""
+        return dict(self._survey.fallback)
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the modules that own the parameters in the sum."""
+        names = [name for group in self._survey.groups for name in [group[0].view.parameter]] + sorted(self._survey.fallback)
+        return list(dict.fromkeys(_layer(name) for name in names))
+
+    def explain(self) -> pd.DataFrame:
+        """A row a parameter: contraction chosen, positions, operations, memory; `attrs` holds the pieces and the bytes."""
+        table = self._plan.table()
+        p = self._plan
+        table.attrs = {"cotangents at once": p.cotangents, "samples at once": p.rows, "samples a pass": p.batch, "bytes": p.memory}
+        return table
+
+    # ---- evaluation --------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self, network: nn.Module, *, rates: Mapping[str, float] | None = None, values: Mapping[str, Tensor] | None = None
+    ) -> Float[Tensor, "row column"]:
+        """The kernel of `network`, (n·c, n'·c) or (n, n'), in its dtype.
+
+        Args:
+            network: of the architecture that this was made with.
+            rates: η_p by parameter name; 1 where absent.
+            values: parameters to use in place of the network's own (a member of a stack).
+        """
+        kernel = self._empty(network)
+        targets = dict.fromkeys(self._names, kernel)
+        self._fill(_Request(network, values, _checked_rates(network, rates), targets))
+        return contract.mirror(kernel) if self._symmetric else kernel
+
+    def layers(
+        self, network: nn.Module, *, rates: Mapping[str, float] | None = None, values: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The kernel's parts by layer, which add up to it: K = Σ_l K_l. A layer is a module with parameters of its own."""
+        kernels = {name: self._empty(network) for name in self.layer_names}
+        targets = {name: kernels[_layer(name)] for name in self._names if _layer(name) in kernels}
+        self._fill(_Request(network, values, _checked_rates(network, rates), targets))
+        return {name: contract.mirror(kernel) if self._symmetric else kernel for name, kernel in kernels.items()}
+
+    def stack(
+        self, network: nn.Module, parameters: Mapping[str, Tensor], *, rates: Mapping[str, float] | None = None
+    ) -> Float[Tensor, "member row column"]:
+        """The kernel of every member of a stack, whose parameters have a leading member dimension (`torch.func.stack_module_state`)."""
+        count = len(next(iter(parameters.values())))
+        each = [self(network, rates=rates, values={name: value[i] for name, value in parameters.items()}) for i in range(count)]
+        return torch.stack(each)
+
+    def _empty(self, network: nn.Module) -> Tensor:
+        like = next(network.parameters())
+        c = self._survey.outputs if self._full else 1
+        return torch.zeros(len(self.x) * c, len(self.x2) * c, dtype=like.dtype, device=like.device)
+
+    def _fill(self, request: _Request) -> None:
+        """Add all parts of the kernel to their targets, piece by piece."""
+        chunks = [list(range(0, len(x), self._plan.rows)) for x in (self.x, self.x2)]
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for cotangents in self._cotangents.split(self._plan.cotangents):
+                for start in chunks[0]:
+                    left = self._factors(request, self.x, start, cotangents, "left")
+                    for other in chunks[1]:
+                        if self._symmetric and other < start:
+                            continue
+                        right = left if self._symmetric and other == start else self._factors(request, self.x2, other, cotangents, "right")
+                        self._contract(request, left, right, start, other, cotangents)
+
+    def _factors(self, request: _Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[Factor]:
+        """What every unit keeps of the samples from `start` on."""
+        stop = min(start + self._plan.rows, len(x))
+        kept: list[list[Tensor]] = [[] for _ in self._plan.units]
+        for begin in range(start, stop, self._plan.batch):
+            end = min(begin + self._plan.batch, stop)
+            for index, pieces in enumerate(self._pass(request, x[begin:end], cotangents)):
+                place = (side, index), slice(begin - start, end - start), stop - start
+                kept[index] = [self._store(piece, number, *place) for number, piece in enumerate(pieces)]
+        return [_factor(unit, pieces, full=self._full) for unit, pieces in zip(self._plan.units, kept, strict=True)]
+
+    def _store(self, piece: Tensor, number: int, key: tuple, place: slice, count: int) -> Tensor:
+        """`piece` among the others of its kind, in memory that is used again; alone it may stay where it is."""
+        if len(piece) == count and piece.is_contiguous():
+            return piece
+        held = self._work.take((*key, number), (count, *piece.shape[1:]), piece)
+        held[place].copy_(piece)
+        return held
+
+    def _pass(self, request: _Request, x: Tensor, cotangents: Tensor) -> Iterator[list[Tensor]]:
+        """One forward and one batched backward pass; of each unit what it keeps of these samples, gradients last."""
+        survey, m = self._survey, len(cotangents)
+        state = state_of(request.network, self._names - survey.fallback.keys(), request.values)
+        uses = ParameterUses(state.leaves, constant=survey.constant)
+        output = call(request.network, state, x, uses)
+        _check_as_surveyed(request.network, survey, uses, output, state)
+        cotangents = cotangents.to(output)
+        by_edge = self._backward(output, uses, cotangents)
+        exact = self._exact(request, x, cotangents)
+        for unit in self._plan.units:
+            if unit.contraction == "jacobian":
+                yield [exact[unit.parts[0].parameter]]
+            elif unit.contraction == "gradient":
+                yield [part_gradient(unit.parts[0], uses.uses, by_edge, len(x), m, output)]
+            else:
+                operands = [gram_operands(part, uses.uses, len(x)) for part in unit.parts]
+                rows = [] if unit.head else [gram_rows(unit, by_edge, len(x), m, output)]
+                yield operands + [each if self._full else each.transpose(1, 2) for each in rows]
+
+    def _backward(self, output: Tensor, uses: ParameterUses, cotangents: Tensor) -> dict[int, Tensor]:
+        """Gradients (m, …) by result, those of the output itself left out."""
+        heads = {unit.edges for unit in self._plan.units if unit.head}
+        others = {unit.edges for unit in self._plan.units if not unit.head and unit.contraction != "jacobian"}
+        wanted = sorted({edge for edges in others - heads for edge in edges})
+        if not wanted or not output.requires_grad:
+            return {}
+        spread = cotangents[:, None, :].expand(-1, len(output), -1)
+        found = dict(zip(wanted, gradients(output, uses, tuple(wanted), spread), strict=True))
+        same = {edge: found.get(first) for edge, first in self._survey.same.items()}
+        return {edge: value for edge, value in (found | same).items() if value is not None}
+
+    def _exact(self, request: _Request, x: Tensor, cotangents: Tensor) -> dict[str, Tensor]:
+        """Jacobians of the parameters that are not covered."""
+        if not self._survey.fallback:
+            return {}
+        return jacobians(request.network, state_of(request.network, frozenset(self._survey.fallback), request.values), x, cotangents)
+
+    def _contract(self, request: _Request, left: list[Factor], right: list[Factor], start: int, other: int, cotangents: Tensor) -> None:
+        """Add every unit's part of the block of the kernel that belongs to these factors."""
+        each = len(cotangents) if self._full else 1
+        upper = left is right
+        for unit, first, second in zip(self._plan.units, left, right, strict=True):
+            rows, columns = slice(start * each, (start + first.samples) * each), slice(other * each, (other + second.samples) * each)
+            for kernel, numbers in _by_target(request, unit):
+                block = kernel[rows, columns]
+                if unit.contraction != "gram":
+                    rate = request.rate(unit.parts[0])
+                    contract.add_product(block, _as_rows(first.gradient, self._full), _as_rows(second.gradient, self._full), rate, upper=upper)
+                elif unit.head:
+                    self._add_head(request, block, unit, numbers, first, second, cotangents, upper=upper)
+                else:
+                    pairs = _pairs(request, numbers, unit, first, second, kernel.dtype)
+                    add = contract.add_full if self._full else contract.add_traced
+                    add(block, pairs, first.gradient, second.gradient, upper=upper)
+
+    def _add_head(self, request: _Request, block: Tensor, unit: Unit, numbers: list[int], first: Factor, second: Factor, cotangents: Tensor, *, upper: bool) -> None:  # fmt: skip
+        """The layer that gives the output: the gradient there is the cotangent, the same for all samples."""
+        if self._full:
+            weights = _pairs(request, numbers, unit, first, second, block.dtype)(0, first.samples, 0)
+            contract.add_head(block, weights[:, 0, :, 0], len(cotangents))
+            return
+        size = float(cotangents.double().square().sum())
+        for number in numbers:
+            rate = size * request.rate(unit.parts[number])
+            contract.add_traced_head(block, first.operands[number], second.operands[number], rate, upper=upper)
+
+
+def _layer(parameter: str) -> str:
+    return parameter.rpartition(".")[0] or parameter
+
+
+def _by_target(request: _Request, unit: Unit) -> Iterator[tuple[Tensor, list[int]]]:
+    """Kernels that the unit's parts add to, with the numbers of these parts."""
+    numbers: dict[int, list[int]] = {}
+    for number, part in enumerate(unit.parts):
+        numbers.setdefault(id(request.targets[part.parameter]), []).append(number)
+    for found in numbers.values():
+        yield request.targets[unit.parts[found[0]].parameter], found
+
+
+def _pairs(request: _Request, numbers: list[int], unit: Unit, first: Factor, second: Factor, dtype: torch.dtype) -> contract.Pairs:
+    """Σ_p η_p × products of operands, of the block's samples and positions."""
+
+    def block(start: int, stop: int, other: int) -> Tensor:
+        total: Tensor | None = None
+        for number in numbers:
+            left, right = first.operands[number][start:stop], second.operands[number][other:]
+            product, rate = contract.pairing(left, right, dtype), request.rate(unit.parts[number])
+            product = product if rate == 1.0 else product.mul_(rate)
+            total = product if total is None else total.add_(product)
+        assert total is not None
+        return total.view(stop - start, left.shape[1], len(right), right.shape[1])
+
+    return block
+
+
+def _as_rows(gradient: Tensor | None, full: bool) -> Tensor:
+    """(n, m, p) as rows of a Gram matrix."""
+    assert gradient is not None
+    return gradient.flatten(0, 1) if full else gradient.flatten(1)
+
+
+def _factor(unit: Unit, pieces: list[Tensor], *, full: bool) -> Factor:
+    """The pieces as a factor; positions where no gradient arrives are dropped."""
+    if unit.contraction != "gram":
+        return Factor(pieces[0], [])
+    if unit.head:
+        return Factor(None, pieces)
+    *operands, rows = pieces
+    axis = 2 if full else 1
+    if rows.shape[axis] > 1:
+        active = (rows != 0).any(-1).any(0).any(2 - axis).nonzero().flatten()
+        if len(active) < rows.shape[axis]:
+            operands, rows = [each.index_select(1, active) for each in operands], rows.index_select(axis, active)
+    return Factor(rows if full else rows.flatten(2), operands)
+
+
+def _check(outputs: str, samples: int | None, memory: int, x: Tensor, x2: Tensor | None) -> None:
+    if outputs not in ("full", "trace", "sum"):
+        raise ParameterError(f'`outputs` must be "full", "trace" or "sum", got {outputs!r}')
+    if samples is not None and (outputs != "trace" or samples < 1):
+        raise ParameterError(f'`samples` must be at least 1 and goes with outputs="trace", got {samples} with {outputs!r}')
+    if memory < 1:
+        raise ParameterError(f"`memory` must be a number of bytes, got {memory}")
+    for name, inputs in (("x", x), ("x2", x2)):
+        if inputs is not None and (inputs.ndim == 0 or len(inputs) == 0):
+            raise ParameterError(f"`{name}` must hold at least one sample (n, …), got shape {tuple(inputs.shape)}")
+
+
+def _checked_rates(network: nn.Module, rates: Mapping[str, float] | None) -> Mapping[str, float]:
+    if unknown := set(rates or {}) - {name for name, _ in network.named_parameters()}:
+        raise ParameterError(f"`rates` names parameters that the network does not have: {sorted(unknown)}")
+    return rates or {}
+
+
+def _check_as_surveyed(network: nn.Module, survey: Survey, uses: ParameterUses, output: Tensor, state: State) -> None:
+    """Raise where the network does something else with its parameters than it did with the first samples."""
+    if len(uses.uses) != survey.count or attached(output, state.leaves):
+        raise ParameterError(f"`{type(network).__name__}` uses its parameters in another way for other inputs: it has no kernel by structure")

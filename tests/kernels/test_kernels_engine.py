@@ -1,0 +1,395 @@
+"""The engine against slow Jacobians: every way to use a parameter, chunks, stacks, estimates, and what it refuses."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.func import functional_call, stack_module_state
+from torch.utils.checkpoint import checkpoint
+from torchvision.models import resnet18
+from zoo import COVERED, FALLBACK, Calls, LeNet, Transformer, jacobian, made, resnet, slow
+
+from richlearn.errors import ParameterError
+from richlearn.kernels import TangentKernel, empirical_ntk, estimated_ntk, kernel_distance, layer_ntks
+from richlearn.networks import MLP
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*comes from its Jacobian")
+OUTPUTS = ["full", "trace", "sum"]
+EVERY = {**COVERED, **{name: entry[:2] for name, entry in FALLBACK.items()}}
+
+
+def _error(found, expected):
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_kernels_are_exact(name):
+    network, x = made(EVERY[name][0]), EVERY[name][1]()
+    other = x[[1, 3, 0]]
+    for outputs in OUTPUTS:
+        assert _error(empirical_ntk(network, x, outputs=outputs), slow(network, x, outputs=outputs)) < 1e-11
+        assert _error(empirical_ntk(network, x, other, outputs=outputs), slow(network, x, other, outputs=outputs)) < 1e-11
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_float32_kernels_are_right_to_1e_5(name):
+    network, x = made(COVERED[name][0]), COVERED[name][1]()
+    expected = slow(network, x)
+    single = x.float() if x.is_floating_point() else x
+    assert _error(empirical_ntk(network.float(), single), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_nothing_that_is_covered_takes_a_jacobian(name):
+    assert TangentKernel(made(COVERED[name][0]), COVERED[name][1]()).fallback == {}
+
+
+@pytest.mark.parametrize("name", FALLBACK)
+def test_jacobians_are_taken_of_these_parameters_alone(name):
+    build, probe, parameters = FALLBACK[name]
+    assert set(TangentKernel(made(build), probe()).fallback) == parameters
+
+
+@pytest.mark.parametrize("name", ["lenet", "transformer", "tied embedding and read-out", "resnet, batch norm", "merged axes, position first"])
+@pytest.mark.parametrize("outputs", OUTPUTS)
+@pytest.mark.parametrize("memory", [1, 20_000, 200_000])
+def test_little_memory_gives_the_same_kernel(name, outputs, memory):
+    network, x = made(COVERED[name][0]), COVERED[name][1]()
+    engine = TangentKernel(network, x, outputs=outputs, memory=memory)
+    assert memory > 1 or engine.explain().attrs["samples at once"] == 1
+    torch.testing.assert_close(engine(network), empirical_ntk(network, x, outputs=outputs), rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(
+        empirical_ntk(network, x, x[:3], outputs=outputs, memory=memory), slow(network, x, x[:3], outputs=outputs), rtol=1e-10, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("name", ["lenet", "transformer", "lstm", "one Linear twice", "halves of one matrix"])
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_layers_add_up_to_the_kernel(name, outputs):
+    network, x = made(EVERY[name][0]), EVERY[name][1]()
+    layers = layer_ntks(network, x, outputs=outputs)
+    assert set(layers) <= {parameter.rpartition(".")[0] or parameter for parameter, _ in network.named_parameters()}
+    torch.testing.assert_close(sum(layers.values()), empirical_ntk(network, x, outputs=outputs), rtol=1e-12, atol=1e-12)
+
+
+def test_a_layers_kernel_is_that_of_its_parameters_alone():
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    layers = layer_ntks(network, x)
+    for name in ("0", "7", "11"):
+        alone = copy.deepcopy(network).requires_grad_(False)
+        alone.get_submodule(name).requires_grad_(True)
+        torch.testing.assert_close(layers[name], slow(alone, x), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["lenet", "transformer", "resnet, batch norm", "tied autoencoder", "bilinear", "a gate for each position"])
+@pytest.mark.parametrize("outputs", ["full", "trace"])
+def test_rates_weigh_the_parameters(name, outputs):
+    network, x = made(EVERY[name][0]), EVERY[name][1]()
+    rates = {parameter: 0.3 + 0.2 * i for i, (parameter, _) in enumerate(network.named_parameters())}
+    if len(rates) > 1:
+        rates.popitem()  # an absent name means 1
+        rates[next(iter(rates))] = 0.0
+    expected = slow(network, x, outputs=outputs, rates=rates)
+    assert _error(empirical_ntk(network, x, outputs=outputs, rates=rates), expected) < 1e-11
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_kernels_are_symmetric_and_positive_semidefinite(name):
+    network, x = made(COVERED[name][0]), COVERED[name][1]()
+    for outputs in OUTPUTS:
+        kernel = empirical_ntk(network, x, outputs=outputs)
+        assert torch.equal(kernel, kernel.T)
+        assert float(torch.linalg.eigvalsh(kernel).min()) > -1e-12 * float(kernel.trace())
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_blocks_of_a_larger_kernel_are_mirrored(outputs):
+    network, x = made(lambda: MLP(6, 3, width=7, depth=2)), torch.randn(300, 6, dtype=torch.float64)
+    found = empirical_ntk(network, x, outputs=outputs)
+    assert torch.equal(found, found.T)
+    assert _error(found, slow(network, x, outputs=outputs)) < 1e-12
+
+
+def test_torchvisions_resnet18():
+    network, x = made(lambda: resnet18(num_classes=2)), torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    engine = TangentKernel(network, x)
+    assert engine.fallback == {}
+    assert _error(engine(network), slow(network, x)) < 1e-11
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_engine_serves_later_values_of_its_network(seed):
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    engine = TangentKernel(network, x, outputs="trace")
+    later = made(LeNet, seed=seed)
+    torch.testing.assert_close(engine(later), slow(later, x, outputs="trace"), rtol=1e-11, atol=1e-12)
+
+
+def test_a_stack_gives_the_kernels_of_its_members():
+    members = [made(lambda: MLP(6, 2, width=5, depth=2), seed=seed) for seed in range(3)]
+    parameters, _ = stack_module_state(members)
+    x = torch.randn(4, 6, dtype=torch.float64)
+    found = TangentKernel(members[0], x).stack(members[0], parameters)
+    torch.testing.assert_close(found, torch.stack([slow(member, x) for member in members]), rtol=1e-11, atol=1e-12)
+
+
+def test_output_scale_does_not_turn_the_kernel():
+    x = COVERED["lenet"][1]()
+    first, second = made(LeNet), made(LeNet, seed=1)
+    scaled = [made(lambda network=network: Calls(lambda s, x: 37.0 * s.net(x), net=network)) for network in (first, second)]
+    plain = kernel_distance(*(empirical_ntk(network, x) for network in (first, second)))
+    assert kernel_distance(*(empirical_ntk(network, x) for network in scaled)) == pytest.approx(plain, rel=1e-10)
+
+
+# ---- random networks -------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def _networks(draw):
+    """A chain of random layers on images, flattened somewhere, with its probe."""
+    torch.manual_seed(draw(st.integers(0, 2**32 - 1)))
+    channels, size = draw(st.integers(1, 3)), draw(st.integers(4, 7))
+    shape, layers = (channels, size, size), []
+    for _ in range(draw(st.integers(0, 3))):
+        groups = draw(st.sampled_from([g for g in (1, 2, 3) if shape[0] % g == 0]))
+        out, kernel = groups * draw(st.integers(1, 3)), draw(st.integers(1, min(3, shape[1])))
+        stride, padding, bias = draw(st.integers(1, 2)), draw(st.integers(0, kernel - 1)), draw(st.booleans())
+        layers.append(nn.Conv2d(shape[0], out, kernel, stride, padding, groups=groups, bias=bias))
+        after = (shape[1] + 2 * padding - kernel) // stride + 1
+        shape = (out, after, after)
+        layers.append(draw(st.sampled_from([nn.ReLU(), nn.ReLU(inplace=True), nn.Tanh(), nn.GELU(), nn.BatchNorm2d(out), nn.GroupNorm(1, out)])))
+    layers.append(nn.Flatten(*draw(st.sampled_from([(1,), (2,)]))))
+    features = shape[1] * shape[2] if layers[-1].start_dim == 2 else shape[0] * shape[1] * shape[2]
+    for _ in range(draw(st.integers(0, 2))):
+        width = draw(st.integers(1, 5))
+        layers += [nn.Linear(features, width, bias=draw(st.booleans())), draw(st.sampled_from([nn.LeakyReLU(), nn.SiLU(), nn.LayerNorm(width)]))]
+        features = width
+    layers.append(nn.Linear(features, draw(st.integers(1, 3))))
+    return nn.Sequential(*layers), torch.randn(draw(st.integers(1, 4)), channels, size, size, dtype=torch.float64)
+
+
+@given(_networks(), st.sampled_from(OUTPUTS), st.sampled_from([1, 2**29]))
+@settings(max_examples=60, deadline=None)
+def test_random_networks(network_and_probe, outputs, memory):
+    network, x = network_and_probe
+    made(lambda: network)
+    expected = slow(network, x, outputs=outputs)
+    found = empirical_ntk(network, x, outputs=outputs, memory=memory)
+    assert float((found - expected).norm()) <= 1e-11 * float(expected.norm())
+
+
+# ---- estimates -------------------------------------------------------------------------------------------------------
+
+
+def test_the_estimate_is_the_mean_over_sign_combinations():
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    signs = torch.randint(2, (4, 3), generator=torch.Generator().manual_seed(7)) * 2.0 - 1.0
+    first = jacobian(network, x)
+    expected = torch.einsum("kc,icp,jdp,kd->ij", signs.double(), first, first, signs.double()) / 4  # k combination
+    torch.testing.assert_close(estimated_ntk(network, x, samples=4, seed=7), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_the_estimate_is_unbiased():
+    network, x = made(Transformer), COVERED["transformer"][1]()
+    exact = slow(network, x, outputs="trace")
+    found = torch.stack([estimated_ntk(network, x, samples=8, seed=seed) for seed in range(40)])
+    standard_error = found.std(0) / 40**0.5
+    assert bool(((found.mean(0) - exact).abs() < 5 * standard_error + 1e-12).all())
+
+
+def test_the_sum_of_the_outputs_is_another_quantity():
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    assert _error(empirical_ntk(network, x, outputs="sum"), slow(network, x, outputs="trace")) > 0.05
+
+
+# ---- the network stays as it was -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet, batch norm", "transformer", "lstm", "input overwritten"])
+def test_the_network_and_the_probe_stay_as_they_were(name):
+    network, x = made(EVERY[name][0]), EVERY[name][1]()
+    before, probe, stream = copy.deepcopy(network.state_dict()), x.clone(), torch.get_rng_state()
+    calls = []
+    hook = network.register_forward_hook(lambda *_: calls.append(1))
+    empirical_ntk(network, x)
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert torch.equal(x, probe)
+    assert torch.equal(stream, torch.get_rng_state())
+    assert all(p.grad is None and p.requires_grad for p in network.parameters())
+    assert list(network._forward_hooks) == [hook.id]
+    assert not any(module.training for module in network.modules())
+
+
+def test_gradients_that_are_there_stay():
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    network(x).sum().backward()
+    before = [p.grad.clone() for p in network.parameters()]
+    empirical_ntk(network, x)
+    assert all(torch.equal(p.grad, grad) for p, grad in zip(network.parameters(), before, strict=True))
+
+
+def test_buffers_that_a_forward_pass_counts_in_stay():
+    def count(network, x):
+        network.seen.add_(1)
+        return network.layer(x)
+
+    network = made(lambda: Calls(count, layer=nn.Linear(6, 2)))
+    network.register_buffer("seen", torch.tensor(0))
+    empirical_ntk(network, COVERED["mlp"][1]())
+    assert int(network.seen) == 0
+
+
+@pytest.mark.parametrize("frozen", ["0", "3", "11"])
+def test_frozen_parameters_do_not_enter(frozen):
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    network.get_submodule(frozen).requires_grad_(False)
+    assert _error(empirical_ntk(network, x), slow(network, x)) < 1e-11
+
+
+def test_all_parameters_enter_where_every_one_is_frozen():
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    expected = slow(network, x)
+    assert _error(empirical_ntk(network.requires_grad_(False), x), expected) < 1e-11
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_samples(count):
+    network, x = made(resnet), COVERED["resnet, batch norm"][1]()[:count]
+    assert _error(empirical_ntk(network, x), slow(network, x)) < 1e-11
+
+
+def test_probes_that_are_not_contiguous():
+    network, x = made(LeNet), torch.randn(12, 12, 1, 5, dtype=torch.float64).permute(3, 2, 1, 0)
+    assert _error(empirical_ntk(network, x), slow(network, x)) < 1e-11
+
+
+def test_a_network_that_has_diverged_gives_nan():
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    with torch.no_grad():
+        network[3].weight.fill_(float("nan"))
+    assert bool(empirical_ntk(network, x).isnan().all())
+
+
+def test_a_constant_network_has_a_kernel_of_zeros():
+    network = made(lambda: Calls(lambda s, x: x[:, :2] * 1.0, layer=nn.Linear(6, 2)))
+    assert torch.equal(empirical_ntk(network, COVERED["mlp"][1]()), torch.zeros(10, 10, dtype=torch.float64))
+
+
+def test_cancelling_outputs_are_no_coupling_of_samples():
+    network = made(lambda: Calls(lambda s, x: s.out(s.hidden(x).relu()) - s.out(s.hidden(x).relu()), hidden=nn.Linear(6, 4), out=nn.Linear(4, 1)))
+    assert float(empirical_ntk(network, COVERED["mlp"][1]()).abs().max()) < 1e-14
+
+
+# ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_batch_normalisation_in_training_mode_is_refused():
+    with pytest.raises(ParameterError, match=r"batch normalisation in training mode: .* call `network.eval\(\)` first"):
+        empirical_ntk(made(resnet).train(), COVERED["resnet, batch norm"][1]())
+
+
+def test_hand_written_batch_statistics_are_refused():
+    network = made(lambda: Calls(lambda s, x: s.layer(x - x.mean(0)), layer=nn.Linear(6, 2)))
+    with pytest.raises(ParameterError, match="outputs of `Calls` for a sample change with the other samples of the batch"):
+        empirical_ntk(network, COVERED["mlp"][1]())
+
+
+def test_dropout_in_training_mode_is_refused():
+    network = made(lambda: nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.5), nn.Linear(50, 2))).train()
+    with pytest.raises(ParameterError, match=r"draws random numbers \(`1` in training mode\): call `network.eval\(\)` first"):
+        empirical_ntk(network, COVERED["mlp"][1]())
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_is_refused(reentrant):
+    def run(network, x):
+        return network.out(checkpoint(network.block, x.requires_grad_(), use_reentrant=reentrant))
+
+    network = made(lambda: Calls(run, block=nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6)), out=nn.Linear(6, 2)))
+    with pytest.raises(ParameterError, match="uses gradient checkpointing: switch it off"):
+        empirical_ntk(network, COVERED["mlp"][1]())
+
+
+def test_a_network_that_goes_other_ways_for_other_samples_is_refused():
+    def choose(network, x):
+        return network.first(x) if float(x.sum()) > -1e6 else network.second(x)
+
+    network, x = made(lambda: Calls(choose, first=nn.Linear(6, 2), second=nn.Linear(6, 2, bias=False))), COVERED["mlp"][1]()
+    x[4] = -1e7
+    with pytest.raises(ParameterError, match="uses its parameters in another way for other inputs"):
+        empirical_ntk(network, x)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda s, x: (s.layer(x),), r"must return one tensor \(n, …\) for inputs \(n, …\), got `tuple`"),
+        (lambda s, x: s.layer(x).sum(), r"must return one tensor \(n, …\) .* got shape \(\)"),
+        (lambda s, x: s.layer(x).argmax(1), "must return real numbers, got torch.int64"),
+    ],
+)
+def test_outputs_that_are_no_tensor_of_samples_are_refused(function, message):
+    with pytest.raises(ParameterError, match=message):
+        empirical_ntk(made(lambda: Calls(function, layer=nn.Linear(6, 2))), COVERED["mlp"][1]())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"outputs": "full", "samples": 3}, "`samples` must be at least 1 and goes with outputs=\"trace\", got 3 with 'full'"),
+        ({"outputs": "trace", "samples": 0}, "`samples` must be at least 1"),
+        ({"memory": 0}, "`memory` must be a number of bytes, got 0"),
+        ({"x2": torch.zeros(0, 6)}, r"`x2` must hold at least one sample \(n, …\), got shape \(0, 6\)"),
+    ],
+)
+def test_arguments_are_checked(options, message):
+    with pytest.raises(ParameterError, match=message):
+        TangentKernel(made(lambda: MLP(6, 2)), COVERED["mlp"][1](), **options)
+
+
+# ---- what it says ----------------------------------------------------------------------------------------------------
+
+
+def test_a_jacobian_is_announced_once():
+    class Bent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(2, 6))
+
+        def forward(self, x):
+            return F.linear(x, self.w.exp())
+
+    network, x = Bent().double(), COVERED["mlp"][1]()
+    with pytest.warns(UserWarning, match="`Bent`: the kernel of parameter `w` comes from its Jacobian, which is slower: it is used in"):
+        empirical_ntk(network, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        empirical_ntk(network, x)
+
+
+def test_explain_shows_the_choice(capsys):
+    empirical_ntk(made(LeNet), COVERED["lenet"][1](), outputs="trace", explain=True)
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("3.weight", "conv", "gradient", "gram (output)", "GFLOP", "samples at once 5"))
+
+
+@pytest.mark.parametrize(("positions", "contraction"), [(1, "gram"), (50, "gradient")])
+def test_the_contraction_with_fewer_operations_is_chosen(positions, contraction):
+    network = made(lambda: Calls(lambda s, x: s.out(s.layer(x).relu().mean(1)), layer=nn.Linear(6, 5), out=nn.Linear(5, 2)))
+    table = TangentKernel(network, torch.randn(20, positions, 6, dtype=torch.float64)).explain().set_index("parameter")
+    assert table.loc["layer.weight", "contraction"] == contraction
+
+
+def test_kernels_of_functional_calls_agree():
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    shifted = {name: p.detach() + 0.1 for name, p in network.named_parameters()}
+    moved = copy.deepcopy(network)
+    moved.load_state_dict(shifted)
+    assert torch.allclose(functional_call(network, shifted, (x,)), moved(x))
+    assert _error(TangentKernel(network, x)(network, values=shifted), slow(moved, x)) < 1e-11
