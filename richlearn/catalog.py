@@ -116,7 +116,7 @@ def user_path(name: str) -> str:
 
 
 TRAINING_NUMERICS = 1  # of optimisers, bursts, order and seeds
-MEASURING_NUMERICS = 1  # of kernels, metrics, recorder and verdict
+MEASURING_NUMERICS = 2  # of kernels, metrics, recorder and verdict
 
 SCHEMES = Catalog(
     "scheme",
@@ -175,7 +175,8 @@ METRICS = Catalog(
         "parameter_distance": Entry("richlearn.metrics:ParameterDistance", "‖θ − θ₀‖₂, absolute or relative to ‖θ₀‖₂"),
         "conserved_quantity": Entry("richlearn.metrics:ConservedQuantity", "per-unit δ: mean, spread, and drift since initialisation"),
         "conservation_laws": Entry(
-            "richlearn.metrics:ConservationLaws", "every conserved quantity of the network: largest drift since initialisation, table by law"
+            "richlearn.metrics:ConservationLaws",
+            "every conserved quantity of the network: largest drift since initialisation, table by law",
         ),
         "steps_to_threshold": Entry("richlearn.metrics:StepsToThreshold", "first and first sustained step at which a curve crosses a goal"),
     },

@@ -6,12 +6,6 @@ One core, one run, CPU time of this process (others on the machine count less), 
 installed are left out (`pip install nngeometry`; `pip install jax neural-tangents`). Read ratios, not times.
 """
 
-import argparse
-import ctypes
-import gc
-import resource
-import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,8 +23,8 @@ class LeNet(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-            nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+            nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
         )  # fmt: skip
 
 
@@ -65,8 +59,8 @@ class ResNet(nn.Sequential):
 
     def __init__(self) -> None:
         super().__init__(
-            nn.Conv2d(3, 16, 15, padding=7, bias=False), nn.BatchNorm2d(16), nn.ReLU(), Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2),
-            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+            nn.Conv2d(3, 16, 15, padding=7, bias=False), nn.BatchNorm2d(16), nn.ReLU(), Block(16, 16, 1),
+            Block(16, 32, 2), Block(32, 64, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
         )  # fmt: skip
 
 
@@ -159,8 +153,8 @@ def nngeometry(network: nn.Module, x: Tensor, outputs: str) -> Callable[[], Tens
         from nngeometry.layercollection import LayerCollection
     except ImportError:
         return None
-    from nngeometry.object.pspace import PMatDense  # noqa: F401
     from nngeometry.object.fspace import FMatDense
+    from nngeometry.object.pspace import PMatDense  # noqa: F401
     from torch.utils.data import DataLoader, TensorDataset
 
     c = network(x[:1]).shape[1]

@@ -135,7 +135,7 @@ class Executor:
         measured = log_times(steps, measure["points_per_decade"])
         checks = sorted({*check_times(steps, measure["check_every"]), *measured})
         recorder = LossRecorder(task.train, task.test, checks)
-        monitor = RichnessMonitor(task.train.inputs[: measure["probe"]], measured, directions=measure["directions"])
+        monitor = RichnessMonitor(task.train.inputs[: measure["probe"]], measured, directions=measure["directions"], details=False)
         module = self._module(batch, group, spec, task, checks)
         trainer = self._trainer(batch, steps, [recorder, monitor, NetworkStepsBar(self.bar)] if self.bar else [recorder, monitor])
         _fit(trainer, module, None if isinstance(module, StackedModule) else task)

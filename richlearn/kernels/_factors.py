@@ -41,6 +41,12 @@ class Factor:
     operands: list[Tensor]
 
     @property
+    def rows(self) -> Tensor:
+        """The gradient of a unit that is no head."""
+        assert self.gradient is not None
+        return self.gradient
+
+    @property
     def samples(self) -> int:
         """n."""
         return len(self.operands[0] if self.gradient is None else self.gradient)
@@ -64,10 +70,12 @@ def _padded(value: Tensor, use: Use) -> tuple[Tensor, dict[str, tuple[int, int]]
 
 def _patches(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
     """The patches that a convolution sees, (n, group, channel·kernel, position)."""
-    operand = surveyed.layout.samples_first(use.operand).flatten(0, 1) if surveyed.layout.positions > 1 else use.operand
-    value, arguments = _padded(operand, use)  # type: ignore[arg-type]
+    operand, groups = use.operand, surveyed.groups
+    assert operand is not None
+    if surveyed.layout.positions > 1:
+        operand = surveyed.layout.samples_first(operand).flatten(0, 1)
+    value, arguments = _padded(operand, use)
     patches = F.unfold(value, **arguments)  # (n·frame, channel·kernel, position)
-    groups = use.options["groups"]  # type: ignore[index]
     patches = patches.view(samples, -1, groups, patches.shape[1] // groups, patches.shape[2])
     return patches[:, 0] if patches.shape[1] == 1 else patches.movedim(1, 3).flatten(3)
 

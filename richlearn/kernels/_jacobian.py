@@ -1,7 +1,5 @@
 """Jacobians of the parameters that the engine does not cover: exact, one sample's forward pass at a time."""
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -32,5 +30,3 @@ def jacobians(network: nn.Module, state: State, x: Tensor, cotangents: Tensor) -
         for (name, leaf), row in zip(state.leaves.items(), rows, strict=True):
             found[name].append(leaf.new_zeros(len(cotangents), leaf.numel()) if row is None else row.reshape(len(cotangents), -1))
     return {name: torch.stack(rows) for name, rows in found.items()}
-
-

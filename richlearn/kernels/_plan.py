@@ -8,7 +8,8 @@ from typing import Literal
 
 import pandas as pd
 
-from richlearn.kernels._survey import Layout, Survey, SurveyedUse
+from richlearn.kernels._layout import Layout
+from richlearn.kernels._survey import Survey, SurveyedUse
 from richlearn.kernels._uses import ParameterView
 
 Contraction = Literal["gram", "gradient", "jacobian"]
@@ -155,7 +156,7 @@ def _unit(edges: tuple[int, ...], parts: Sequence[Part], survey: Survey, size: S
         widths = {use.features for use in uses}
         positions = sum(min(use.positions, survey.active.get(use.edge, use.positions)) for use in uses)
         operations, factor = _gram_cost(gram, max(positions, 1), max(widths), size)
-        other, other_factor = _gradient_cost(gram, size)
+        other, _ = _gradient_cost(gram, size)
         if head or (len(widths) == 1 and operations <= other):
             found.append(Unit(edges, tuple(gram), "gram", positions, max(widths), head, size.pairs if head else operations, factor))
         else:

@@ -14,8 +14,10 @@ from richlearn.errors import ParameterError
 from richlearn.kernels import _contract as contract
 from richlearn.kernels._factors import Factor, Workspace, gram_operands, gram_rows, part_gradient
 from richlearn.kernels._jacobian import jacobians
+from richlearn.kernels._operations import HANDLERS
+from richlearn.kernels._passes import State, attached, call, gradients, state_of
 from richlearn.kernels._plan import Part, Plan, Size, Unit, plan
-from richlearn.kernels._survey import State, Survey, attached, call, gradients, state_of, survey
+from richlearn.kernels._survey import Survey, survey
 from richlearn.kernels._uses import ParameterUses
 
 Outputs = Literal["full", "trace", "sum"]
@@ -204,7 +206,7 @@ class TangentKernel:
         """One forward and one batched backward pass; of each unit what it keeps of these samples, gradients last."""
         survey, m = self._survey, len(cotangents)
         state = state_of(request.network, self._names - survey.fallback.keys(), request.values)
-        uses = ParameterUses(state.leaves, constant=survey.constant)
+        uses = ParameterUses(state.leaves, HANDLERS, constant=survey.constant)
         output = call(request.network, state, x, uses)
         _check_as_surveyed(request.network, survey, uses, output, state)
         cotangents = cotangents.to(output)
@@ -248,24 +250,36 @@ class TangentKernel:
                 block = kernel[rows, columns]
                 if unit.contraction != "gram":
                     rate = request.rate(unit.parts[0])
-                    contract.add_product(block, _as_rows(first.gradient, self._full), _as_rows(second.gradient, self._full), rate, upper=upper)
+                    contract.add_product(block, _as_rows(first.rows, self._full), _as_rows(second.rows, self._full), rate, upper=upper)
                 elif unit.head:
-                    self._add_head(request, block, unit, numbers, first, second, cotangents, upper=upper)
+                    _add_head(request, block, unit, numbers, (first, second), cotangents, full=self._full, upper=upper)
                 else:
                     pairs = _pairs(request, numbers, unit, first, second, kernel.dtype)
                     add = contract.add_full if self._full else contract.add_traced
-                    add(block, pairs, first.gradient, second.gradient, upper=upper)
+                    add(block, pairs, first.rows, second.rows, upper=upper)
 
-    def _add_head(self, request: _Request, block: Tensor, unit: Unit, numbers: list[int], first: Factor, second: Factor, cotangents: Tensor, *, upper: bool) -> None:  # fmt: skip
-        """The layer that gives the output: the gradient there is the cotangent, the same for all samples."""
-        if self._full:
-            weights = _pairs(request, numbers, unit, first, second, block.dtype)(0, first.samples, 0)
-            contract.add_head(block, weights[:, 0, :, 0], len(cotangents))
-            return
-        size = float(cotangents.double().square().sum())
-        for number in numbers:
-            rate = size * request.rate(unit.parts[number])
-            contract.add_traced_head(block, first.operands[number], second.operands[number], rate, upper=upper)
+
+def _add_head(
+    request: _Request,
+    block: Tensor,
+    unit: Unit,
+    numbers: list[int],
+    factors: tuple[Factor, Factor],
+    cotangents: Tensor,
+    *,
+    full: bool,
+    upper: bool,
+):
+    """The layer that gives the output: the gradient there is the cotangent, the same for all samples."""
+    first, second = factors
+    if full:
+        weights = _pairs(request, numbers, unit, first, second, block.dtype)(0, first.samples, 0)
+        contract.add_head(block, weights[:, 0, :, 0], len(cotangents))
+        return
+    size = float(cotangents.double().square().sum())
+    for number in numbers:
+        rate = size * request.rate(unit.parts[number])
+        contract.add_traced_head(block, first.operands[number], second.operands[number], rate, upper=upper)
 
 
 def _layer(parameter: str) -> str:
@@ -297,9 +311,8 @@ def _pairs(request: _Request, numbers: list[int], unit: Unit, first: Factor, sec
     return block
 
 
-def _as_rows(gradient: Tensor | None, full: bool) -> Tensor:
+def _as_rows(gradient: Tensor, full: bool) -> Tensor:
     """(n, m, p) as rows of a Gram matrix."""
-    assert gradient is not None
     return gradient.flatten(0, 1) if full else gradient.flatten(1)
 
 
@@ -339,4 +352,6 @@ def _checked_rates(network: nn.Module, rates: Mapping[str, float] | None) -> Map
 def _check_as_surveyed(network: nn.Module, survey: Survey, uses: ParameterUses, output: Tensor, state: State) -> None:
     """Raise where the network does something else with its parameters than it did with the first samples."""
     if len(uses.uses) != survey.count or attached(output, state.leaves):
-        raise ParameterError(f"`{type(network).__name__}` uses its parameters in another way for other inputs: it has no kernel by structure")
+        raise ParameterError(
+            f"`{type(network).__name__}` uses its parameters in another way for other inputs: it has no kernel by structure"
+        )

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from richlearn.kernels import empirical_ntk
+from richlearn.kernels import TangentKernel
 from richlearn.metrics._base import DistanceFromStart
 
 
@@ -19,7 +19,7 @@ class KernelMetric(DistanceFromStart):
 
     Args:
         probe: inputs (n, …) on which the kernel is taken.
-        outputs: "trace" or "full", see `richlearn.kernels.empirical_ntk`; they differ where there are several outputs.
+        outputs: "trace" or "full", see `richlearn.kernels.TangentKernel`; they differ where there are several outputs.
         rates: learning rates η_p by parameter name; 1 where absent.
     """
 
@@ -30,6 +30,7 @@ class KernelMetric(DistanceFromStart):
         self.register_buffer("probe", probe, persistent=False)
         self.outputs: Literal["full", "trace"] = outputs
         self.rates = dict(rates or {})
+        self._engine: TangentKernel | None = None
 
     @abstractmethod
     def measure(self, kernel: Tensor) -> Tensor:
@@ -39,7 +40,9 @@ class KernelMetric(DistanceFromStart):
         if isinstance(network, Tensor):
             return network
         probe: Tensor = self.probe  # type: ignore[assignment]
-        return empirical_ntk(network, probe, outputs=self.outputs, rates=self.rates)
+        if self._engine is None or self._engine.x is not probe:
+            self._engine = TangentKernel(network, probe, outputs=self.outputs)
+        return self._engine(network, rates=self.rates)
 
     def update(self, network: nn.Module | Tensor) -> None:
         """Measure `network`, or its kernel where that is known already."""

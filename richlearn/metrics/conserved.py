@@ -119,16 +119,23 @@ class ConservationLaws(DistanceFromStart):
             raise UsageError(f"`{type(self).__name__}` has seen no network yet: call `update(network)` at initialisation first")
         return self._laws
 
+    def find(self, network: nn.Module) -> Laws:
+        """Find the laws of `network` in its present mode; the first update does, where this was not called before.
+
+        Raises:
+            NotApplicable: it conserves nothing.
+        """
+        found = find_laws(network, self._sample, loss=self._loss)
+        if not found:
+            raise NotApplicable(found.why)
+        self._laws = found
+        return found
+
     def observe(self, network: nn.Module) -> Tensor:
         """All values, then ‖scale‖ of each law, in one float64 vector."""
-        if self._laws is None:
-            found = find_laws(network, self._sample, loss=self._loss)
-            if not found:
-                raise NotApplicable(found.why)
-            self._laws = found
-        named = _detached(network)
-        scales = [law.scale(named, self.rates).norm() for law in self._laws]
-        return torch.cat([*(law.value(named, self.rates).flatten() for law in self._laws), torch.stack(scales)])
+        laws, named = self._laws or self.find(network), _detached(network)
+        scales = [law.scale(named, self.rates).norm() for law in laws]
+        return torch.cat([*(law.value(named, self.rates).flatten() for law in laws), torch.stack(scales)])
 
     def _norms(self, values: Tensor) -> Tensor:
         """The norm of each law's part of the observed values."""

@@ -92,7 +92,7 @@ def homogeneous(network: nn.Module, structure: Structure, scheme: str) -> tuple[
     raise NotApplicable(
         f"`{scheme}` needs positively homogeneous hidden layers (relu, leaky_relu, linear; no normalisation), "
         f"`{type(network).__name__}` has {len(structure.layers)} weight layers with {found}; "
-        "a network that is no plain chain of modules declares them in `homogeneous_pairs`"
+        "a network that cannot be followed declares them in `homogeneous_pairs`"
     )
 
 

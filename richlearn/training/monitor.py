@@ -1,6 +1,7 @@
 """How rich the learning is, at every measurement time, for one network or a stack, the suite's or a user's own."""
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,26 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
 from richlearn.errors import NotApplicable, ParameterError
-from richlearn.metrics import ActivationHammingDistance, ConservedQuantity, KernelDistance, ParameterDistance
+from richlearn.kernels import TangentKernel
+from richlearn.metrics import (
+    ActivationHammingDistance,
+    ConservationLaws,
+    ConservedQuantity,
+    EffectiveRank,
+    EigenspaceOverlap,
+    KernelAlignment,
+    KernelDistance,
+    KernelVelocity,
+    ParameterDistance,
+)
 from richlearn.metrics._base import DistanceFromStart
+from richlearn.metrics._kernel import KernelMetric
 from richlearn.metrics.conserved import homogeneous_pairs
 from richlearn.networks._trace import as_input
 from richlearn.training._timed import Timed
 from richlearn.training.members import HasMembers, View
 
+_EIGENVECTORS = 10
 _BINS = 1e20  # TensorBoard's histograms end here; they raise on values that all lie beyond
 
 
@@ -42,12 +56,16 @@ class _Watched:
     metrics: dict[str, DistanceFromStart]
     absent: dict[str, str] = field(default_factory=dict)
 
-    def row(self, network: nn.Module) -> dict[str, Any]:
+    def row(self, network: nn.Module, kernel: Tensor | None) -> dict[str, Any]:
+        """The value of every metric on `network`, whose kernel is given where it has one."""
         values: dict[str, Any] = {}
         for name in [name for name in self.metrics if name not in self.absent]:
             metric = self.metrics[name]
             try:
-                metric.update(network)
+                if isinstance(metric, KernelMetric) and kernel is not None:
+                    metric.update_kernel(kernel)
+                else:
+                    metric.update(network)
             except NotApplicable as reason:
                 self.absent[name] = str(reason)
                 continue
@@ -58,16 +76,26 @@ class _Watched:
         return values
 
 
+def _shares(layers: Mapping[str, Tensor]) -> dict[str, float]:
+    """tr K_l / tr K of every layer: how much of the learning it does."""
+    traces = {name: float(kernel.diagonal().double().sum()) for name, kernel in layers.items()}
+    total = sum(traces.values())
+    return {f"kernel_share/{name}": trace / total if total else float("nan") for name, trace in traces.items()}
+
+
 class RichnessMonitor(Timed):
     """Measures kernel, Hamming and parameter distance and the conserved quantity δ; works on any LightningModule.
 
     `trainer.logger` gets scalars (of a stack: the mean over its members) and a histogram of δ, at true optimiser steps.
 
     Args:
-        probe: inputs (n, …) on which kernels and patterns are taken; 256 training inputs are plenty.
+        probe: inputs (n, …) on which kernels and patterns are taken; 256 training inputs are plenty. Kernels are traced.
         every: optimiser updates between measurements, a list of updates, or None for the end of every epoch. The start
             is always measured: it is the reference.
         directions: also record ‖a_k‖ w_k of every hidden unit.
+        targets: of the probe, (n, c): also record the kernel's alignment with them.
+        details: also record each layer's share of the kernel and of the changed patterns, the kernel's velocity, effective
+            rank and overlap of the ten largest eigenvectors, and the drift of every conservation law.
 
     Attributes:
         rows: one dict per member and measurement, the columns of `table()`.
@@ -77,12 +105,22 @@ class RichnessMonitor(Timed):
     >>> trainer = Trainer(callbacks=[monitor], accelerator="cpu", logger=False)  # trainer.fit(your_module); then monitor.table()
     """
 
-    def __init__(self, probe: Tensor, every: int | Iterable[int] | None = None, *, directions: bool = False) -> None:
+    def __init__(
+        self,
+        probe: Tensor,
+        every: int | Iterable[int] | None = None,
+        *,
+        directions: bool = False,
+        targets: Tensor | None = None,
+        details: bool = True,
+    ) -> None:
         if isinstance(every, int) and every < 1:
             raise ParameterError(f"`every` must be at least 1 update, got {every}")
         super().__init__(None if isinstance(every, int) or every is None else {0, *every})
         self.every = every if isinstance(every, int) else None
-        self.probe, self.directions = probe, directions
+        self.probe, self.directions, self.targets, self.details = probe, directions, targets, details
+        self._engine: TangentKernel | None = None
+        self._refused = ""  # why the network has no kernel
         self._watched: dict[str, _Watched] = {}
         self._references: dict[str, dict[str, Tensor]] = {}
 
@@ -114,27 +152,80 @@ class RichnessMonitor(Timed):
         else:
             yield View("network", _network_of(module), {})
 
-    def _watch(self, view: View) -> _Watched:
-        probe = as_input(view.network, self.probe)
+    def _metrics(self, view: View, probe: Tensor) -> dict[str, DistanceFromStart]:
+        """Everything that is measured of one network."""
         metrics: dict[str, DistanceFromStart] = {
-            "kernel_distance": KernelDistance(probe, rates=view.rates),
+            "kernel_distance": KernelDistance(probe),
             "hamming_distance": ActivationHammingDistance(probe),
             "parameter_distance": ParameterDistance(),
             "parameter_distance_relative": ParameterDistance(relative=True),
-            "delta_drift": ConservedQuantity(rates=view.rates),
+            "delta_drift": ConservedQuantity(rates=view.rates, sample_input=probe[:1]),
         }
+        if self.targets is not None:
+            metrics["kernel_alignment"] = KernelAlignment(probe, self.targets.to(probe.device))
+        if self.details:
+            metrics |= {
+                "kernel_velocity": KernelVelocity(probe),
+                "kernel_effective_rank": EffectiveRank(probe),
+                "kernel_overlap": EigenspaceOverlap(probe, min(_EIGENVECTORS, len(probe))),
+                "law_drift": ConservationLaws(rates=view.rates, sample_input=probe[:2]),
+            }
+        return metrics
+
+    def _watch(self, view: View) -> _Watched:
+        metrics = self._metrics(view, as_input(view.network, self.probe))
         for name, reference in self._references.get(view.trial, {}).items():
-            metrics[name].reference = reference.to(probe.device)
-        return _Watched(metrics)
+            if name in metrics:
+                metrics[name].reference = reference.to(next(view.network.parameters()).device)
+        watched = self._watched[view.trial] = _Watched(metrics)
+        return watched
+
+    def _visit(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find the laws of the mode in which the network trains, before it is measured in evaluation mode."""
+        for view in self._views(module) if self.details else ():
+            watched = self._watched.get(view.trial)
+            if watched is None:
+                watched = self._watch(view)
+                laws = watched.metrics["law_drift"]
+                try:
+                    assert isinstance(laws, ConservationLaws)
+                    laws.find(view.network)
+                except NotApplicable as reason:
+                    watched.absent["law_drift"] = str(reason)
+        super()._visit(trainer, module)
+
+    def _kernels(self, view: View) -> dict[str, Tensor] | None:
+        """The traced kernel of each layer, or the whole under the name ""; None where the network has none."""
+        probe = as_input(view.network, self.probe)
+        if self._engine is None and not self._refused:
+            try:
+                self._engine = TangentKernel(view.network, probe, outputs="trace")
+            except ParameterError as error:
+                self._refused = str(error)
+        if self._engine is None:
+            return None
+        return self._engine.layers(view.network, rates=view.rates) if self.details else {"": self._engine(view.network, rates=view.rates)}
+
+    def _row(self, view: View) -> dict[str, Any]:
+        """What is measured of one network now."""
+        watched = self._watched.get(view.trial) or self._watch(view)
+        layers = self._kernels(view)
+        if layers is None:
+            watched.absent |= {name: self._refused for name, metric in watched.metrics.items() if isinstance(metric, KernelMetric)}
+        kernel = None if layers is None else functools.reduce(torch.add, layers.values())
+        row = watched.row(view.network, kernel)
+        if self.details:
+            hamming = watched.metrics["hamming_distance"]
+            if "hamming_distance" in row and isinstance(hamming, ActivationHammingDistance):
+                row |= {f"hamming_distance/{name}": share for name, share in hamming.per_layer().items()}
+            row |= _shares(layers or {})
+        return row
 
     def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Append a row per member and log their means."""
         now = []
         for view in self._views(module):
-            watched = self._watched.get(view.trial)
-            if watched is None:
-                watched = self._watched[view.trial] = self._watch(view)
-            row = {"trial": view.trial, "step": step, **watched.row(view.network)}
+            row = {"trial": view.trial, "step": step, **self._row(view)}
             if self.directions:
                 row["directions"] = _directions(view.network)
             now.append(row)

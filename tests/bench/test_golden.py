@@ -29,7 +29,7 @@ GOLDEN = {
     "downstream": (0.3378202679, 3.878298519e-06, 0.003538713121),
     "layer_rates": (0.3509872248, 0.0002819046098, 0.01495313091),
 }
-NUMERICS = {"training": 1, "measuring": 1, "teacher_student": 1, "two_layer": 1} | dict.fromkeys(GOLDEN, 1) | {"lambda_balanced": 2}
+NUMERICS = {"training": 1, "measuring": 2, "teacher_student": 1, "two_layer": 1} | dict.fromkeys(GOLDEN, 1) | {"lambda_balanced": 2}
 
 
 @pytest.fixture(scope="module")

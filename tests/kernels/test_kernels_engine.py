@@ -55,7 +55,9 @@ def test_jacobians_are_taken_of_these_parameters_alone(name):
     assert set(TangentKernel(made(build), probe()).fallback) == parameters
 
 
-@pytest.mark.parametrize("name", ["lenet", "transformer", "tied embedding and read-out", "resnet, batch norm", "merged axes, position first"])
+@pytest.mark.parametrize(
+    "name", ["lenet", "transformer", "tied embedding and read-out", "resnet, batch norm", "merged axes, position first"]
+)
 @pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize("memory", [1, 20_000, 200_000])
 def test_little_memory_gives_the_same_kernel(name, outputs, memory):
@@ -162,12 +164,17 @@ def _networks(draw):
         layers.append(nn.Conv2d(shape[0], out, kernel, stride, padding, groups=groups, bias=bias))
         after = (shape[1] + 2 * padding - kernel) // stride + 1
         shape = (out, after, after)
-        layers.append(draw(st.sampled_from([nn.ReLU(), nn.ReLU(inplace=True), nn.Tanh(), nn.GELU(), nn.BatchNorm2d(out), nn.GroupNorm(1, out)])))
+        layers.append(
+            draw(st.sampled_from([nn.ReLU(), nn.ReLU(inplace=True), nn.Tanh(), nn.GELU(), nn.BatchNorm2d(out), nn.GroupNorm(1, out)]))
+        )
     layers.append(nn.Flatten(*draw(st.sampled_from([(1,), (2,)]))))
     features = shape[1] * shape[2] if layers[-1].start_dim == 2 else shape[0] * shape[1] * shape[2]
     for _ in range(draw(st.integers(0, 2))):
         width = draw(st.integers(1, 5))
-        layers += [nn.Linear(features, width, bias=draw(st.booleans())), draw(st.sampled_from([nn.LeakyReLU(), nn.SiLU(), nn.LayerNorm(width)]))]
+        layers += [
+            nn.Linear(features, width, bias=draw(st.booleans())),
+            draw(st.sampled_from([nn.LeakyReLU(), nn.SiLU(), nn.LayerNorm(width)])),
+        ]
         features = width
     layers.append(nn.Linear(features, draw(st.integers(1, 3))))
     return nn.Sequential(*layers), torch.randn(draw(st.integers(1, 4)), channels, size, size, dtype=torch.float64)
@@ -282,7 +289,9 @@ def test_a_constant_network_has_a_kernel_of_zeros():
 
 
 def test_cancelling_outputs_are_no_coupling_of_samples():
-    network = made(lambda: Calls(lambda s, x: s.out(s.hidden(x).relu()) - s.out(s.hidden(x).relu()), hidden=nn.Linear(6, 4), out=nn.Linear(4, 1)))
+    network = made(
+        lambda: Calls(lambda s, x: s.out(s.hidden(x).relu()) - s.out(s.hidden(x).relu()), hidden=nn.Linear(6, 4), out=nn.Linear(4, 1))
+    )
     assert float(empirical_ntk(network, COVERED["mlp"][1]()).abs().max()) < 1e-14
 
 

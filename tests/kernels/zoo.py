@@ -86,8 +86,8 @@ class Block(nn.Module):
 
 def resnet(norm: Callable = nn.BatchNorm2d) -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(2, 4, 5, padding=2), norm(4), nn.ReLU(inplace=True), Block(4, norm), Block(4, norm), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-        nn.Linear(4, 3),
+        nn.Conv2d(2, 4, 5, padding=2), norm(4), nn.ReLU(inplace=True), Block(4, norm), Block(4, norm),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
     )  # fmt: skip
 
 
@@ -100,7 +100,8 @@ class Transformer(nn.Module):
         else:
             self.positions = nn.Parameter(torch.randn(4, 8))
         self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, activation="gelu", batch_first=True, norm_first=norm_first) for _ in range(layers)
+            nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, activation="gelu", batch_first=True, norm_first=norm_first)
+            for _ in range(layers)
         )
         self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 5)
 
@@ -180,13 +181,22 @@ COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "resnet, group norm": (lambda: resnet(lambda c: nn.GroupNorm(2, c)), _images(2, 6, 6)),
     "resnet, instance norm": (lambda: resnet(lambda c: nn.InstanceNorm2d(c, affine=True)), _images(2, 6, 6)),
     "strided, dilated, grouped convolutions": (
-        lambda: nn.Sequential(nn.Conv2d(4, 6, 3, stride=2, groups=2), nn.Tanh(), nn.Conv2d(6, 6, 2, dilation=2, groups=3, padding="same"),
-                              nn.Tanh(), nn.Conv2d(6, 6, 3, padding=(0, 1), groups=6, padding_mode="reflect"), nn.Flatten(), nn.Linear(36, 2)),
+        lambda: nn.Sequential(
+            nn.Conv2d(4, 6, 3, stride=2, groups=2),
+            nn.Tanh(),
+            nn.Conv2d(6, 6, 2, dilation=2, groups=3, padding="same"),
+            nn.Tanh(),
+            nn.Conv2d(6, 6, 3, padding=(0, 1), groups=6, padding_mode="reflect"),
+            nn.Flatten(),
+            nn.Linear(36, 2),
+        ),
         _images(4, 9, 8),
     ),
     "convolution on 1 x 1": (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.Flatten()), _images(3, 1, 1)),
     "one-dimensional convolution": (
-        lambda: nn.Sequential(nn.Conv1d(2, 4, 3, padding="same", dilation=2), nn.ReLU(), nn.Conv1d(4, 3, 3, stride=2), nn.Flatten(), nn.Linear(9, 2)),
+        lambda: nn.Sequential(
+            nn.Conv1d(2, 4, 3, padding="same", dilation=2), nn.ReLU(), nn.Conv1d(4, 3, 3, stride=2), nn.Flatten(), nn.Linear(9, 2)
+        ),
         _images(2, 8),
     ),
     "transformer": (Transformer, _tokens()),
@@ -194,50 +204,99 @@ COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "transformer, mean read-out": (lambda: Transformer(1, last=False), _tokens()),
     "hand-written attention": (HandAttention, _images(4, 6)),
     "cross attention": (
-        lambda: Calls(lambda s, x: s.head(s.attention(x[:, :2], x[:, 2:], x[:, 1:4])[0].mean(1)), attention=nn.MultiheadAttention(6, 3, batch_first=True),
-                      head=nn.Linear(6, 2)),
+        lambda: Calls(
+            lambda s, x: s.head(s.attention(x[:, :2], x[:, 2:], x[:, 1:4])[0].mean(1)),
+            attention=nn.MultiheadAttention(6, 3, batch_first=True),
+            head=nn.Linear(6, 2),
+        ),
         _images(5, 6),
     ),
     "attention with its own key and value sizes": (
-        lambda: Calls(lambda s, x: s.attention(x[:, :, :6], x[:, :, :4], x[:, :, :5])[0][:, 0], attention=nn.MultiheadAttention(6, 2, kdim=4, vdim=5, batch_first=True)),
+        lambda: Calls(
+            lambda s, x: s.attention(x[:, :, :6], x[:, :, :4], x[:, :, :5])[0][:, 0],
+            attention=nn.MultiheadAttention(6, 2, kdim=4, vdim=5, batch_first=True),
+        ),
         _images(3, 6),
     ),
     "causal attention": (
-        lambda: Calls(lambda s, x: s.attention(x, x, x, attn_mask=torch.ones(4, 4).triu(1).bool(), need_weights=False)[0].mean(1),
-                      attention=nn.MultiheadAttention(6, 2, batch_first=True)),
+        lambda: Calls(
+            lambda s, x: s.attention(x, x, x, attn_mask=torch.ones(4, 4).triu(1).bool(), need_weights=False)[0].mean(1),
+            attention=nn.MultiheadAttention(6, 2, batch_first=True),
+        ),
         _images(4, 6),
     ),
     "class token": (
-        lambda: Calls(_class_token, token=torch.randn(1, 1, 6), table=torch.randn(1, 4, 6), embed=nn.Linear(5, 6), norm=nn.LayerNorm(6),
-                      attention=nn.MultiheadAttention(6, 2, batch_first=True), head=nn.Linear(6, 3)),
+        lambda: Calls(
+            _class_token,
+            token=torch.randn(1, 1, 6),
+            table=torch.randn(1, 4, 6),
+            embed=nn.Linear(5, 6),
+            norm=nn.LayerNorm(6),
+            attention=nn.MultiheadAttention(6, 2, batch_first=True),
+            head=nn.Linear(6, 3),
+        ),
         _images(3, 5),
     ),
-    "one Linear twice": (lambda: Calls(lambda s, x: s.out(s.twice(s.twice(x).relu()).relu()), twice=nn.Linear(6, 6), out=nn.Linear(6, 2)), _images(6)),
+    "one Linear twice": (
+        lambda: Calls(lambda s, x: s.out(s.twice(s.twice(x).relu()).relu()), twice=nn.Linear(6, 6), out=nn.Linear(6, 2)),
+        _images(6),
+    ),
     "one convolution twice": (
-        lambda: Calls(lambda s, x: s.conv(s.conv(x).relu()).mean((2, 3)), conv=nn.Conv2d(3, 3, 3, padding=1)), _images(3, 5, 5),
+        lambda: Calls(lambda s, x: s.conv(s.conv(x).relu()).mean((2, 3)), conv=nn.Conv2d(3, 3, 3, padding=1)),
+        _images(3, 5, 5),
     ),
     "tied autoencoder": (lambda: Calls(lambda s, x: F.linear(F.linear(x, s.w).relu(), s.w.t()), w=torch.randn(4, 6)), _images(6)),
     "tied embedding and read-out": (
-        lambda: Calls(lambda s, x: F.linear(s.hidden(s.table(x)).relu().mean(1), s.table.weight), table=nn.Embedding(11, 5), hidden=nn.Linear(5, 5)), _tokens(),
+        lambda: Calls(
+            lambda s, x: F.linear(s.hidden(s.table(x)).relu().mean(1), s.table.weight), table=nn.Embedding(11, 5), hidden=nn.Linear(5, 5)
+        ),
+        _tokens(),
     ),
-    "matrix products": (lambda: Calls(lambda s, x: torch.matmul((x @ s.a + s.b).relu(), s.c) * s.d, a=torch.randn(6, 5), b=torch.randn(5), c=torch.randn(5, 3), d=torch.randn(3)), _images(6)),
+    "matrix products": (
+        lambda: Calls(
+            lambda s, x: torch.matmul((x @ s.a + s.b).relu(), s.c) * s.d,
+            a=torch.randn(6, 5),
+            b=torch.randn(5),
+            c=torch.randn(5, 3),
+            d=torch.randn(3),
+        ),
+        _images(6),
+    ),
     "halves of one matrix": (lambda: Calls(lambda s, x: F.linear(F.linear(x, s.w[:6]).relu(), s.w[6:]), w=torch.randn(9, 6)), _images(6)),
-    "a gate for each position": (lambda: Calls(lambda s, x: (s.gate * x + s.shift).flatten(1) @ s.out, gate=torch.randn(3, 1), shift=torch.randn(1, 3, 4), out=torch.randn(12, 2)), _images(3, 4)),
+    "a gate for each position": (
+        lambda: Calls(
+            lambda s, x: (s.gate * x + s.shift).flatten(1) @ s.out,
+            gate=torch.randn(3, 1),
+            shift=torch.randn(1, 3, 4),
+            out=torch.randn(12, 2),
+        ),
+        _images(3, 4),
+    ),
     "merged axes, sample first": (lambda: Calls(_nested, first=nn.Linear(3, 4), second=nn.Linear(4, 2)), _images(4, 3)),
     "merged axes, position first": (lambda: Calls(_position_major, first=nn.Linear(3, 4), second=nn.Linear(4, 2)), _images(4, 3)),
     "convolution over frames": (
-        lambda: Calls(lambda s, x: s.out(s.conv(x.flatten(0, 1)).relu().mean((2, 3))).view(len(x), -1, 2).mean(1), conv=nn.Conv2d(2, 3, 3), out=nn.Linear(3, 2)),
+        lambda: Calls(
+            lambda s, x: s.out(s.conv(x.flatten(0, 1)).relu().mean((2, 3))).view(len(x), -1, 2).mean(1),
+            conv=nn.Conv2d(2, 3, 3),
+            out=nn.Linear(3, 2),
+        ),
         _images(3, 2, 5, 5),
     ),
     "rms norm": (lambda: nn.Sequential(nn.Linear(6, 5), nn.RMSNorm(5), nn.Linear(5, 2)), _images(6)),
-    "embedding with padding": (lambda: Calls(lambda s, x: s.out(s.table(x).tanh().mean(1)), table=nn.Embedding(11, 4, padding_idx=3), out=nn.Linear(4, 2)), _tokens(6)),
+    "embedding with padding": (
+        lambda: Calls(lambda s, x: s.out(s.table(x).tanh().mean(1)), table=nn.Embedding(11, 4, padding_idx=3), out=nn.Linear(4, 2)),
+        _tokens(6),
+    ),
     "embedding alone": (lambda: nn.Sequential(nn.Embedding(11, 4), nn.Flatten()), _tokens(3)),
     "outputs of two axes": (lambda: Calls(lambda s, x: s.first(x), first=nn.Linear(6, 2)), _images(3, 6)),
     "one number a sample": (lambda: Calls(lambda s, x: s.first(x).relu().sum(-1), first=nn.Linear(6, 4)), _images(6)),
     "input overwritten": (lambda: Calls(lambda s, x: s.out(x.add_(s.shift)), shift=torch.randn(6), out=nn.Linear(6, 2)), _images(6)),
     "unused parameters": (lambda: Calls(lambda s, x: s.used(x), used=nn.Linear(6, 2), unused=nn.Linear(3, 3)), _images(6)),
-    "half of it without gradients": (lambda: Calls(_without, first=nn.Linear(6, 4), second=nn.Linear(6, 4), out=nn.Linear(4, 2)), _images(6)),
-}  # fmt: skip
+    "half of it without gradients": (
+        lambda: Calls(_without, first=nn.Linear(6, 4), second=nn.Linear(6, 4), out=nn.Linear(4, 2)),
+        _images(6),
+    ),
+}
 
 
 def _without(network: Calls, x: Tensor) -> Tensor:
@@ -248,18 +307,42 @@ def _without(network: Calls, x: Tensor) -> Tensor:
 
 # What is served by Jacobians of the parameters named.
 FALLBACK: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], set[str]]] = {
-    "lstm": (lambda: Calls(_recurrent, rnn=nn.LSTM(3, 4, batch_first=True), head=nn.Linear(4, 2)), _images(5, 3),
-             {"rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.bias_ih_l0", "rnn.bias_hh_l0"}),
-    "bilinear": (lambda: Calls(lambda s, x: s.out(s.mix(x, x).relu()), mix=nn.Bilinear(3, 3, 4), out=nn.Linear(4, 2)), _images(3), {"mix.weight", "mix.bias"}),
+    "lstm": (
+        lambda: Calls(_recurrent, rnn=nn.LSTM(3, 4, batch_first=True), head=nn.Linear(4, 2)),
+        _images(5, 3),
+        {"rnn.weight_ih_l0", "rnn.weight_hh_l0", "rnn.bias_ih_l0", "rnn.bias_hh_l0"},
+    ),
+    "bilinear": (
+        lambda: Calls(lambda s, x: s.out(s.mix(x, x).relu()), mix=nn.Bilinear(3, 3, 4), out=nn.Linear(4, 2)),
+        _images(3),
+        {"mix.weight", "mix.bias"},
+    ),
     "prelu": (lambda: nn.Sequential(nn.Linear(6, 4), nn.PReLU(), nn.Linear(4, 2)), _images(6), {"1.weight"}),
-    "weight of a softmax": (lambda: Calls(lambda s, x: s.out(F.linear(x, s.w.softmax(1))), w=torch.randn(4, 6), out=nn.Linear(4, 2)), _images(6), {"w"}),
-    "weight norm": (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)), nn.Tanh(), nn.Linear(4, 2)), _images(6),
-                    {"0.parametrizations.weight.original0", "0.parametrizations.weight.original1"}),
-    "transposed convolution": (lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2)), _images(2, 4, 4), {"0.weight", "0.bias"}),
+    "weight of a softmax": (
+        lambda: Calls(lambda s, x: s.out(F.linear(x, s.w.softmax(1))), w=torch.randn(4, 6), out=nn.Linear(4, 2)),
+        _images(6),
+        {"w"},
+    ),
+    "weight norm": (
+        lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 4)), nn.Tanh(), nn.Linear(4, 2)),
+        _images(6),
+        {"0.parametrizations.weight.original0", "0.parametrizations.weight.original1"},
+    ),
+    "transposed convolution": (
+        lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 2)),
+        _images(2, 4, 4),
+        {"0.weight", "0.bias"},
+    ),
     "covered and not": (lambda: Calls(lambda s, x: F.linear(x, s.w) + F.linear(x, s.w.exp()), w=torch.randn(2, 6)), _images(6), {"w"}),
     "overlapping parts": (lambda: Calls(lambda s, x: F.linear(x, s.w[:3]) + F.linear(x, s.w[1:]), w=torch.randn(4, 6)), _images(6), {"w"}),
-    "double backward": (lambda: Calls(_energy, first=nn.Linear(4, 5), second=nn.Linear(5, 1)), _images(4),
-                        {"first.weight", "first.bias", "second.weight", "second.bias"}),
-    "torch.func inside": (lambda: Calls(_energy_func, first=nn.Linear(4, 5), second=nn.Linear(5, 1)), _images(4),
-                          {"first.weight", "first.bias", "second.weight", "second.bias"}),
-}  # fmt: skip
+    "double backward": (
+        lambda: Calls(_energy, first=nn.Linear(4, 5), second=nn.Linear(5, 1)),
+        _images(4),
+        {"first.weight", "first.bias", "second.weight", "second.bias"},
+    ),
+    "torch.func inside": (
+        lambda: Calls(_energy_func, first=nn.Linear(4, 5), second=nn.Linear(5, 1)),
+        _images(4),
+        {"first.weight", "first.bias", "second.weight", "second.bias"},
+    ),
+}

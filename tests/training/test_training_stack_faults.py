@@ -3,6 +3,7 @@
 import copy
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from lab import fit, members, networks, small_task, stack, trainer
@@ -157,7 +158,8 @@ def test_resumed_measurements_still_compare_with_initialisation(tmp_path):
     fit(stack(task, ADAMW, networks(2), members(2), cuts=times), 40, callbacks=[*stopped, _Stop(20, tmp_path / "c.ckpt")])
     again = trainer(40, callbacks=resumed)
     again.fit(stack(task, ADAMW, networks(2), members(2), cuts=times), ckpt_path=tmp_path / "c.ckpt", weights_only=True)
-    assert [callback.rows for callback in resumed] == [callback.rows for callback in whole]
+    for found, expected in zip(resumed, whole, strict=True):
+        pd.testing.assert_frame_equal(found.table(), expected.table(), check_exact=True)
 
 
 def test_divergence_survives_a_checkpoint(tmp_path):
