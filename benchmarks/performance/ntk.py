@@ -1,14 +1,24 @@
 """How fast the empirical NTK is, against torch.func, nngeometry and neural-tangents.
 
-    OMP_NUM_THREADS=1 python benchmarks/performance/ntk.py [a b c d e] [--full] [--trace] [--no-peers]
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/performance/ntk.py [a b c d e] [--outputs full trace]
 
-One core, one run, CPU time of this process (others on the machine count less), minima over repeats; seconds. Peers that are not
-installed are left out (`pip install nngeometry`; `pip install jax neural-tangents`). Read ratios, not times.
+One core (`taskset`, for JAX), one run, CPU time of this process (others on the machine count less), minima over repeats; seconds.
+Peers that are not installed are left out (`pip install nngeometry`; JAX as `ntk_jax.py` says). Read ratios, not times.
 """
 
+import argparse
+import gc
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -88,7 +98,7 @@ WORKLOADS = {
 }
 
 
-# ---- the contestants -------------------------------------------------------------------------------------------------
+# ---- the contestants: each a function that computes the kernel -------------------------------------------------------
 
 
 def ours(network: nn.Module, x: Tensor, outputs: str) -> Callable[[], Tensor]:
@@ -96,75 +106,200 @@ def ours(network: nn.Module, x: Tensor, outputs: str) -> Callable[[], Tensor]:
     return lambda: engine(network)
 
 
-def from_jacobians(network: nn.Module, x: Tensor, outputs: str, chunk: int) -> Tensor:
-    """Per-sample Jacobians of `chunk` samples at once, contracted parameter by parameter."""
+def ours_once(network: nn.Module, x: Tensor, outputs: str) -> Callable[[], Tensor]:
+    """The survey of the network included."""
+    return lambda: TangentKernel(network, x, outputs=outputs)(network)  # type: ignore[arg-type]
+
+
+def whole_jacobians(network: nn.Module, x: Tensor, outputs: str) -> Callable[[], Tensor] | None:
+    """torch.func: per-sample Jacobians of all samples at once, contracted parameter by parameter; None beyond 8 GB."""
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    if len(x) * network(x[:1]).shape[1] * sum(p.numel() for p in parameters.values()) * 4 > 8e9:
+        return None
+    jacobian = vmap(jacrev(lambda p, one: functional_call(network, p, (one[None],))[0]), (None, 0))
+
+    def run() -> Tensor:
+        found = jacobian(parameters, x)
+        rows = (j.flatten(2).flatten(0, 1) if outputs == "full" else j.flatten(1) for j in found.values())
+        return sum(each @ each.T for each in rows)  # type: ignore[return-value]
+
+    return run
+
+
+def jacobians_in_chunks(network: nn.Module, x: Tensor, outputs: str) -> Callable[[], Tensor]:
+    """torch.func: the same with Jacobians of 1 GB alive at once on either side, every pair of chunks contracted."""
     parameters = {name: p.detach() for name, p in network.named_parameters()}
     jacobian = vmap(jacrev(lambda p, one: functional_call(network, p, (one[None],))[0]), (None, 0))
-    kernel: Tensor | float = 0.0
-    if outputs == "trace":
-        parts = [jacobian(parameters, part) for part in x.split(chunk)]
-        for name in parameters:
-            rows = torch.cat([part[name].flatten(1) for part in parts])
-            kernel = kernel + rows @ rows.T
-        return kernel  # type: ignore[return-value]
-    blocks = []
-    for part in x.split(chunk):
-        left = jacobian(parameters, part)
-        row = []
-        for other in x.split(chunk):
-            right = jacobian(parameters, other)
-            row.append(sum(left[n].flatten(2).flatten(0, 1) @ right[n].flatten(2).flatten(0, 1).T for n in parameters))
-        blocks.append(torch.cat(row, 1))
-    return torch.cat(blocks)
+    chunk = max(1, int(1e9 / 4 / network(x[:1]).shape[1] / sum(p.numel() for p in parameters.values())))
+
+    def rows(part: Tensor) -> list[Tensor]:
+        return [j.flatten(2).flatten(0, 1) if outputs == "full" else j.flatten(1) for j in jacobian(parameters, part).values()]
+
+    def run() -> Tensor:
+        parts, blocks = x.split(chunk), {}
+        for i, part in enumerate(parts):
+            left = rows(part)
+            for j in range(i, len(parts)):
+                right = left if j == i else rows(parts[j])
+                blocks[i, j] = sum(a @ b.T for a, b in zip(left, right, strict=True))
+                blocks[j, i] = blocks[i, j].T
+        return torch.cat([torch.cat([blocks[i, j] for j in range(len(parts))], 1) for i in range(len(parts))])
+
+    return run
 
 
-def from_products(network: nn.Module, x: Tensor, outputs: str) -> Tensor:
-    """NTK-vector products (torch's tutorial): Jacobian times its transpose, a cotangent at a time, never a Jacobian."""
+def layer_jacobians(network: nn.Module, x: Tensor, outputs: str) -> Callable[[], Tensor] | None:
+    """torch.func: one parameter's Jacobian at a time, of all samples; None beyond 8 GB."""
     parameters = {name: p.detach() for name, p in network.named_parameters()}
+    if len(x) * network(x[:1]).shape[1] * max(p.numel() for p in parameters.values()) * 4 > 8e9:
+        return None
 
-    def pair(first: Tensor, second: Tensor) -> Tensor:
-        def of(sample: Tensor) -> Callable:
-            return lambda p: functional_call(network, p, (sample[None],))[0]
+    def run() -> Tensor:
+        total: Tensor | float = 0.0
+        for name, value in parameters.items():
+            found = vmap(jacrev(lambda p, one, name=name: functional_call(network, {**parameters, name: p}, (one[None],))[0]), (None, 0))(
+                value, x
+            )
+            rows = found.flatten(2).flatten(0, 1) if outputs == "full" else found.flatten(1)
+            total = total + rows @ rows.T
+        return total  # type: ignore[return-value]
 
-        _, pullback = torch.func.vjp(of(first), parameters)
-        eye = torch.eye(len(of(first)(parameters)))
-
-        def column(cotangent: Tensor) -> Tensor:
-            return torch.func.jvp(of(second), (parameters,), pullback(cotangent))[1]
-
-        block = vmap(column)(eye)
-        return block if outputs == "full" else block.diagonal().sum()
-
-    kernel = vmap(vmap(pair, (None, 0)), (0, None))(x, x)
-    return kernel.transpose(1, 2).flatten(2).flatten(0, 1) if outputs == "full" else kernel
-
-
-def torch_func(network: nn.Module, x: Tensor, outputs: str) -> Callable[[], Tensor]:
-    """Whole Jacobians if they fit in 6 GB, chunks otherwise."""
-    size = sum(p.numel() for p in network.parameters()) * network(x[:1]).shape[1] * 4
-    chunk = min(len(x), max(1, int(6e9 / size / (1 if outputs == "trace" else 2))))
-    return lambda: from_jacobians(network, x, outputs, chunk)
+    return run
 
 
 def nngeometry(network: nn.Module, x: Tensor, outputs: str) -> Callable[[], Tensor] | None:
     """Its full kernel; the traced one is the sum of the diagonal blocks."""
     try:
-        from nngeometry.generator import Jacobian
+        from nngeometry import GramMatrix
         from nngeometry.layercollection import LayerCollection
+        from torch.utils.data import DataLoader, TensorDataset
     except ImportError:
         return None
-    from nngeometry.object.fspace import FMatDense
-    from nngeometry.object.pspace import PMatDense  # noqa: F401
-    from torch.utils.data import DataLoader, TensorDataset
-
     c = network(x[:1]).shape[1]
 
     def run() -> Tensor:
         loader = DataLoader(TensorDataset(x, torch.zeros(len(x))), batch_size=len(x))
-        generator = Jacobian(model=network, function=lambda *batch: network(batch[0]), layer_collection=LayerCollection.from_model(network))
-        tensor = FMatDense(generator=generator, examples=loader).to_torch()  # output, sample, output, sample
-        if outputs == "trace":
-            return tensor.diagonal(dim1=0, dim2=2).sum(-1)
-        return tensor.permute(1, 0, 3, 2).reshape(len(x) * c, -1)
+        collection = LayerCollection.from_model(network)
+        found = GramMatrix(network, loader, function=lambda *batch: network(batch[0]), layer_collection=collection).to_torch()
+        if outputs == "trace":  # output, sample, output, sample
+            return found.diagonal(dim1=0, dim2=2).sum(-1)
+        return found.permute(1, 0, 3, 2).reshape(len(x) * c, -1)
 
     return run
+
+
+def neural_tangents(key: str, network: nn.Module, x: Tensor, outputs: str, seconds: float) -> tuple[float, Tensor] | None:
+    """Time and kernel from a process of its own, see `ntk_jax.py`; None where JAX is not installed."""
+    if importlib.util.find_spec("neural_tangents") is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = f"{folder}/in.npz", f"{folder}/out.npz"
+        np.savez(source, x=x.numpy(), **{name: p.detach().numpy() for name, p in network.named_parameters()})
+        script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ntk_jax.py")
+        subprocess.run([sys.executable, script, key, outputs, source, target, str(seconds)], check=True, capture_output=True)
+        found = np.load(target)
+        return float(found["seconds"]), torch.from_numpy(found["kernel"])
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------------
+
+
+def timed(compute: Callable[[], Tensor], seconds: float) -> tuple[float, Tensor]:
+    """Least CPU time of some calls: at least one, at most thirty, for `seconds`."""
+    best, spent, count = float("inf"), 0.0, 0
+    result = None
+    while count < 1 or (spent < seconds and count < 30):
+        result = None
+        gc.collect()
+        start = time.process_time()
+        result = compute()
+        took = time.process_time() - start
+        best, spent, count = min(best, took), spent + took, count + 1
+    assert result is not None
+    return best, result
+
+
+def extra_memory(key: str, outputs: str) -> float:
+    """Peak memory of one kernel beyond network, probe and the kernel itself, GB, in a process of its own."""
+    program = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r}); import ntk, resource, torch\n"
+        f"torch.set_num_threads(1); torch.manual_seed(0); w = ntk.WORKLOADS[{key!r}]; n = w.network().eval(); x = w.probe()\n"
+        f"ntk.ours(n, x[:4], {outputs!r})()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"k = ntk.ours(n, x, {outputs!r})()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before - k.numel() * 4 // 1024)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    return int(found[-1]) / 2**20
+
+
+def speed_of_products() -> float:
+    """GFLOP/s of a large float32 matrix product."""
+    a = torch.randn(2048, 2048)
+    return 2e-9 * 2048**3 / timed(lambda: a @ a, 1.0)[0]
+
+
+def workload(key: str, outputs: str, options: argparse.Namespace, speed: float) -> None:
+    work = WORKLOADS[key]
+    torch.manual_seed(0)
+    network, x = work.network().eval(), work.probe()
+    engine = TangentKernel(network, x, outputs=outputs)  # type: ignore[arg-type]
+    arithmetic = 2 * engine.operations / 1e9 / speed
+    print(
+        f"\n({key}) {work.title}, {outputs}; extra memory {extra_memory(key, outputs):.2f} GB\n{'':42}{'s':>10}{'÷ richlearn':>14}{'error':>10}"
+    )
+    mine, kernel = timed(ours(network, x, outputs), options.seconds)
+    contestants: dict[str, Callable[[], Tensor] | None] = {
+        "richlearn, survey included": ours_once(network, x, outputs),
+        "nngeometry": None if options.no_peers else nngeometry(network, x, outputs),
+    }
+    print(
+        f"{'richlearn':42}{mine:10.4f}{1:14.2f}\n{'its operations at the speed of products':42}{arithmetic:10.4f}{arithmetic / mine:14.2f}"
+    )
+    for name, compute in contestants.items():
+        report(name, compute, mine, kernel, options)
+    if not options.no_peers and (found := neural_tangents(key, network, x, outputs, options.seconds)):
+        line("neural-tangents, compiled", *found, mine, kernel)
+    few = work.reduced if work.reduced and outputs == "full" else len(x)
+    part, note = x[:few], "" if few == len(x) else f" (n = {few})"
+    mine = mine if few == len(x) else timed(ours(network, part, outputs), options.seconds)[0]
+    c = kernel.shape[0] // len(x)
+    kernel = kernel[: few * c, : few * c]
+    for recipe in (whole_jacobians, jacobians_in_chunks, layer_jacobians):
+        if not options.no_peers:
+            report(f"torch.func, {recipe.__name__.replace('_', ' ')}{note}", recipe(network, part, outputs), mine, kernel, options)
+
+
+def report(name: str, compute: Callable[[], Tensor] | None, mine: float, kernel: Tensor, options: argparse.Namespace) -> None:
+    if compute is None:
+        return
+    try:
+        took, found = timed(compute, options.seconds)
+    except Exception as error:  # a peer that cannot serve the network
+        print(f"{name:42}{'-':>10}  {type(error).__name__}: {str(error).splitlines()[0][:60] if str(error) else ''}", flush=True)
+        return
+    line(name, took, found, mine, kernel)
+
+
+def line(name: str, took: float, found: Tensor, mine: float, kernel: Tensor) -> None:
+    print(f"{name:42}{took:10.4f}{took / mine:14.2f}{float((found - kernel).norm() / kernel.norm()):10.1e}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("workload", nargs="*", default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}; default all")
+    parser.add_argument("--outputs", nargs="*", default=["full", "trace"], choices=["full", "trace"])
+    parser.add_argument("--seconds", type=float, default=3.0, help="time spent on each contestant, at least")
+    parser.add_argument("--no-peers", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    speed = speed_of_products()
+    print(f"torch {torch.__version__}, one thread, float32; matrix products {speed:.0f} GFLOP/s")
+    for key in options.workload:
+        for outputs in options.outputs:
+            workload(key, outputs, options, speed)
+
+
+if __name__ == "__main__":
+    main()

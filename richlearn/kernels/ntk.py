@@ -124,6 +124,11 @@ class TangentKernel:
         names = [name for group in self._survey.groups for name in [group[0].view.parameter]] + sorted(self._survey.fallback)
         return list(dict.fromkeys(_layer(name) for name in names))
 
+    @property
+    def operations(self) -> float:
+        """Multiply-adds of the contractions and of the backward pass to them, as planned."""
+        return sum(unit.operations for unit in self._plan.units)
+
     def explain(self) -> pd.DataFrame:
         """A row a parameter: contraction chosen, positions, operations, memory; `attrs` holds the pieces and the bytes."""
         table = self._plan.table()
