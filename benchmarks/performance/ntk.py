@@ -7,9 +7,12 @@ Peers that are not installed are left out (`pip install nngeometry`; JAX as `ntk
 """
 
 import argparse
+import copy
+import functools
 import gc
 import importlib.util
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
-from richlearn.kernels import TangentKernel
+from richlearn.kernels import TangentKernel, kernel_distance
 from richlearn.networks import MLP, TwoLayer
 
 
@@ -245,9 +248,8 @@ def workload(key: str, outputs: str, options: argparse.Namespace, speed: float) 
     network, x = work.network().eval(), work.probe()
     engine = TangentKernel(network, x, outputs=outputs)  # type: ignore[arg-type]
     arithmetic = 2 * engine.operations / 1e9 / speed
-    print(
-        f"\n({key}) {work.title}, {outputs}; extra memory {extra_memory(key, outputs):.2f} GB\n{'':42}{'s':>10}{'÷ richlearn':>14}{'error':>10}"
-    )
+    print(f"\n({key}) {work.title}, {outputs}; extra memory {extra_memory(key, outputs):.2f} GB")
+    print(f"{'':42}{'s':>10}{'÷ richlearn':>14}{'error':>10}")
     mine, kernel = timed(ours(network, x, outputs), options.seconds)
     contestants: dict[str, Callable[[], Tensor] | None] = {
         "richlearn, survey included": ours_once(network, x, outputs),
@@ -285,20 +287,46 @@ def line(name: str, took: float, found: Tensor, mine: float, kernel: Tensor) -> 
     print(f"{name:42}{took:10.4f}{took / mine:14.2f}{float((found - kernel).norm() / kernel.norm()):10.1e}", flush=True)
 
 
+def estimates(options: argparse.Namespace) -> None:
+    """Random-sign estimates of the traced kernel, and the sum of the outputs, against the exact one: error of K and of S(0, moved)."""
+    for key in ("b", "c", "d", "e"):
+        torch.manual_seed(0)
+        network, x = WORKLOADS[key].network().eval(), WORKLOADS[key].probe()
+        moved = copy.deepcopy(network)
+        with torch.no_grad():
+            for p in moved.parameters():
+                p.add_(0.3 * p.std(correction=0) * torch.randn_like(p))
+        took, exact = timed(ours(network, x, "trace"), options.seconds)
+        distance = kernel_distance(exact, TangentKernel(network, x, outputs="trace")(moved))
+        print(f"\n({key}) {WORKLOADS[key].title}: exact {took:.3f} s, S = {distance:.4f}")
+        print(f"{'':24}{'÷ exact time':>14}{'error of K':>12}{'error of S':>12}")
+        kinds: dict[str, dict] = {f"{m} sign combinations": {"outputs": "trace", "samples": m} for m in (1, 2, 4, 8, 16, 32)}
+        for name, given in (kinds | {"sum of the outputs": {"outputs": "sum"}}).items():
+            engines = [TangentKernel(network, x, seed=seed, **given) for seed in range(8)]
+            spent, _ = timed(functools.partial(engines[0], network), options.seconds)
+            pairs = [(engine(network), engine(moved)) for engine in engines]
+            kernel = statistics.fmean(float((first - exact).norm() / exact.norm()) for first, _ in pairs)
+            turned = statistics.fmean(abs(kernel_distance(first, second) / distance - 1) for first, second in pairs)
+            print(f"{name:24}{spent / took:14.2f}{kernel:12.1%}{turned:12.1%}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("workload", nargs="*", default=list(WORKLOADS), help=f"of {', '.join(WORKLOADS)}; default all")
     parser.add_argument("--outputs", nargs="*", default=["full", "trace"], choices=["full", "trace"])
     parser.add_argument("--seconds", type=float, default=3.0, help="time spent on each contestant, at least")
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--estimates", action="store_true", help="instead: stochastic estimates against the exact kernel")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     speed = speed_of_products()
     print(f"torch {torch.__version__}, one thread, float32; matrix products {speed:.0f} GFLOP/s")
-    for key in options.workload:
+    for key in () if options.estimates else options.workload:
         for outputs in options.outputs:
             workload(key, outputs, options, speed)
+    if options.estimates:
+        estimates(options)
 
 
 if __name__ == "__main__":

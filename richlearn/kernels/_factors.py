@@ -40,6 +40,9 @@ class Factor:
     gradient: Tensor | None
     operands: list[Tensor]
 
+    def __getitem__(self, samples: slice) -> "Factor":
+        return Factor(None if self.gradient is None else self.gradient[samples], [each[samples] for each in self.operands])
+
     @property
     def rows(self) -> Tensor:
         """The gradient of a unit that is no head."""

@@ -246,45 +246,40 @@ class TangentKernel:
         return jacobians(request.network, state_of(request.network, frozenset(self._survey.fallback), request.values), x, cotangents)
 
     def _contract(self, request: _Request, left: list[Factor], right: list[Factor], start: int, other: int, cotangents: Tensor) -> None:
-        """Add every unit's part of the block of the kernel that belongs to these factors."""
-        each = len(cotangents) if self._full else 1
-        upper = left is right
-        for unit, first, second in zip(self._plan.units, left, right, strict=True):
-            rows, columns = slice(start * each, (start + first.samples) * each), slice(other * each, (other + second.samples) * each)
-            for kernel, numbers in _by_target(request, unit):
-                block = kernel[rows, columns]
-                if unit.contraction != "gram":
-                    rate = request.rate(unit.parts[0])
-                    contract.add_product(block, _as_rows(first.rows, self._full), _as_rows(second.rows, self._full), rate, upper=upper)
-                elif unit.head:
-                    _add_head(request, block, unit, numbers, (first, second), cotangents, full=self._full, upper=upper)
-                else:
-                    pairs = _pairs(request, numbers, unit, first, second, kernel.dtype)
-                    add = contract.add_full if self._full else contract.add_traced
-                    add(block, pairs, first.rows, second.rows, upper=upper)
+        """Add every unit's part of the block of the kernel that belongs to these factors, rows by rows."""
+        each, upper = len(cotangents) if self._full else 1, left is right
+        columns = right[0].samples
+        for begin, end in contract.row_blocks(left[0].samples, columns, each, upper=upper):
+            first = begin if upper else 0
+            place = slice((start + begin) * each, (start + end) * each), slice((other + first) * each, (other + columns) * each)
+            for unit, a, b in zip(self._plan.units, left, right, strict=True):
+                self._add(request, unit, (a[begin:end], b[first:]), place, cotangents)
 
+    def _add(self, request: _Request, unit: Unit, factors: tuple[Factor, Factor], place: tuple[slice, slice], cotangents: Tensor) -> None:
+        """One unit's part of one block."""
+        for kernel, numbers in _by_target(request, unit):
+            block = kernel[place]
+            if unit.contraction != "gram":
+                left, right = (factor.rows.flatten(0, 1) if self._full else factor.rows.flatten(1) for factor in factors)
+                contract.add_product(block, left, right, request.rate(unit.parts[0]))
+            elif unit.head and self._full:
+                contract.add_head(block, _weights(request, unit, numbers, *factors)[:, 0, :, 0], len(cotangents))
+            elif unit.head:  # the gradient there is the cotangent, the same for all samples
+                for number in numbers:
+                    rate = float(cotangents.double().square().sum()) * request.rate(unit.parts[number])
+                    contract.add_traced_head(block, factors[0].operands[number], factors[1].operands[number], rate)
+            else:
+                self._add_gram(request, unit, numbers, factors, block)
 
-def _add_head(
-    request: _Request,
-    block: Tensor,
-    unit: Unit,
-    numbers: list[int],
-    factors: tuple[Factor, Factor],
-    cotangents: Tensor,
-    *,
-    full: bool,
-    upper: bool,
-):
-    """The layer that gives the output: the gradient there is the cotangent, the same for all samples."""
-    first, second = factors
-    if full:
-        weights = _pairs(request, numbers, unit, first, second, block.dtype)(0, first.samples, 0)
-        contract.add_head(block, weights[:, 0, :, 0], len(cotangents))
-        return
-    size = float(cotangents.double().square().sum())
-    for number in numbers:
-        rate = size * request.rate(unit.parts[number])
-        contract.add_traced_head(block, first.operands[number], second.operands[number], rate, upper=upper)
+    def _add_gram(self, request: _Request, unit: Unit, numbers: list[int], factors: tuple[Factor, Factor], block: Tensor) -> None:
+        """(Products of operands) ∘ (products of gradients), in blocks that pairs of positions do not make too large."""
+        left, right = factors
+        each = len(block) // left.samples
+        positions = left.operands[0].shape[1] * right.operands[0].shape[1]
+        for begin, end in contract.gram_blocks(left.samples, right.samples, 1 if self._full else positions):
+            part = left[begin:end]
+            add = contract.add_full if self._full else contract.add_traced
+            add(block[begin * each : end * each], _weights(request, unit, numbers, part, right), part.rows, right.rows)
 
 
 def _layer(parameter: str) -> str:
@@ -300,25 +295,16 @@ def _by_target(request: _Request, unit: Unit) -> Iterator[tuple[Tensor, list[int
         yield request.targets[unit.parts[found[0]].parameter], found
 
 
-def _pairs(request: _Request, numbers: list[int], unit: Unit, first: Factor, second: Factor, dtype: torch.dtype) -> contract.Pairs:
-    """Σ_p η_p × products of operands, of the block's samples and positions."""
-
-    def block(start: int, stop: int, other: int) -> Tensor:
-        total: Tensor | None = None
-        for number in numbers:
-            left, right = first.operands[number][start:stop], second.operands[number][other:]
-            product, rate = contract.pairing(left, right, dtype), request.rate(unit.parts[number])
-            product = product if rate == 1.0 else product.mul_(rate)
-            total = product if total is None else total.add_(product)
-        assert total is not None
-        return total.view(stop - start, left.shape[1], len(right), right.shape[1])
-
-    return block
-
-
-def _as_rows(gradient: Tensor, full: bool) -> Tensor:
-    """(n, m, p) as rows of a Gram matrix."""
-    return gradient.flatten(0, 1) if full else gradient.flatten(1)
+def _weights(request: _Request, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
+    """Σ_p η_p × products of operands, (n, position, n′, position)."""
+    total: Tensor | None = None
+    for number in numbers:
+        first, second, part = left.operands[number], right.operands[number], unit.parts[number]
+        product, rate = contract.pairing(first, second, request.targets[part.parameter].dtype), request.rate(part)
+        product = product if rate == 1.0 else product.mul_(rate)
+        total = product if total is None else total.add_(product)
+    assert total is not None
+    return total.view(left.samples, -1, right.samples, right.operands[numbers[0]].shape[1])
 
 
 def _factor(unit: Unit, pieces: list[Tensor], *, full: bool) -> Factor:

@@ -1,6 +1,7 @@
 """How rich the learning is, at every measurement time, for one network or a stack, the suite's or a user's own."""
 
 import functools
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -182,17 +183,19 @@ class RichnessMonitor(Timed):
 
     def _visit(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the laws of the mode in which the network trains, before it is measured in evaluation mode."""
-        for view in self._views(module) if self.details else ():
-            watched = self._watched.get(view.trial)
-            if watched is None:
-                watched = self._watch(view)
-                laws = watched.metrics["law_drift"]
-                try:
-                    assert isinstance(laws, ConservationLaws)
-                    laws.find(view.network)
-                except NotApplicable as reason:
-                    watched.absent["law_drift"] = str(reason)
+        if self.details and not self._watched:
+            for view in self._views(module):
+                self._find_laws(self._watch(view), view.network)
         super()._visit(trainer, module)
+
+    @staticmethod
+    def _find_laws(watched: _Watched, network: nn.Module) -> None:
+        laws = watched.metrics["law_drift"]
+        assert isinstance(laws, ConservationLaws)
+        try:
+            laws.find(network)
+        except NotApplicable as reason:
+            watched.absent["law_drift"] = str(reason)
 
     def _kernels(self, view: View) -> dict[str, Tensor] | None:
         """The traced kernel of each layer, or the whole under the name ""; None where the network has none."""
@@ -202,6 +205,7 @@ class RichnessMonitor(Timed):
                 self._engine = TangentKernel(view.network, probe, outputs="trace")
             except ParameterError as error:
                 self._refused = str(error)
+                warnings.warn(f"`RichnessMonitor` measures no kernels: {error}", stacklevel=2)
         if self._engine is None:
             return None
         return self._engine.layers(view.network, rates=view.rates) if self.details else {"": self._engine(view.network, rates=view.rates)}
@@ -214,11 +218,11 @@ class RichnessMonitor(Timed):
             watched.absent |= {name: self._refused for name, metric in watched.metrics.items() if isinstance(metric, KernelMetric)}
         kernel = None if layers is None else functools.reduce(torch.add, layers.values())
         row = watched.row(view.network, kernel)
-        if self.details:
-            hamming = watched.metrics["hamming_distance"]
-            if "hamming_distance" in row and isinstance(hamming, ActivationHammingDistance):
-                row |= {f"hamming_distance/{name}": share for name, share in hamming.per_layer().items()}
-            row |= _shares(layers or {})
+        if self.details and layers is not None:
+            row |= _shares(layers)
+        hamming = watched.metrics["hamming_distance"]
+        if self.details and "hamming_distance" in row and isinstance(hamming, ActivationHammingDistance):
+            row |= {f"hamming_distance/{name}": share for name, share in hamming.per_layer().items()}
         return row
 
     def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:

@@ -10,8 +10,10 @@ from lightning import LightningModule
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from torchvision.models import resnet18
 
 from richlearn.errors import NotApplicable, ParameterError
+from richlearn.kernels import empirical_ntk, kernel_alignment
 from richlearn.metrics import ActivationHammingDistance, ConservedQuantity, KernelDistance, ParameterDistance
 from richlearn.training import LossRecorder, Member, NetworkModule, Optimizer, RichnessMonitor
 
@@ -146,6 +148,60 @@ def test_metrics_that_cannot_serve_are_named_and_left_out():
     assert set(monitor.table().columns) == {"trial", "step", "kernel_distance", "parameter_distance", "parameter_distance_relative"}
     assert set(monitor.not_applicable) == {"hamming_distance", "delta_drift"}
     assert "no piecewise-linear activation" in monitor.not_applicable["hamming_distance"]
+
+
+def test_details_cover_layers_velocity_rank_overlap_and_laws():
+    monitor = RichnessMonitor(PROBE, [0, 5, 10])
+    _fit(Own(networks(1)[0]), small_task(), 10, monitor)
+    frame = monitor.table()
+    shares = frame.filter(regex="^kernel_share/")
+    assert list(shares.columns) == ["kernel_share/layers.0", "kernel_share/layers.2", "kernel_share/layers.4"]
+    assert shares.sum(axis=1).tolist() == pytest.approx([1.0] * 3)
+    assert frame.filter(regex="^hamming_distance/").mean(axis=1).tolist() == pytest.approx(frame["hamming_distance"].tolist())
+    assert frame["kernel_velocity"].isna().tolist() == [True, False, False]
+    assert frame["kernel_velocity"].iloc[1] == pytest.approx(frame["kernel_distance"].iloc[1])
+    assert frame["kernel_overlap"].iloc[0] == pytest.approx(1.0)
+    assert frame["kernel_effective_rank"].between(1, len(PROBE)).all()
+    assert 0 == frame["law_drift"].iloc[0] < frame["law_drift"].iloc[2] < 0.1
+
+
+def test_alignment_is_measured_where_targets_are_given():
+    targets = torch.randn(len(PROBE), 1, dtype=torch.float64)
+    monitor = RichnessMonitor(PROBE, [0], targets=targets)
+    network = networks(1)[0]
+    expected = kernel_alignment(empirical_ntk(network, PROBE, outputs="trace"), targets)
+    _fit(Own(network), small_task(), 1, monitor)
+    assert monitor.table()["kernel_alignment"].iloc[0] == pytest.approx(expected)
+
+
+def test_laws_are_those_of_the_mode_in_which_the_network_trains():
+    network = nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1)).double()
+    monitor = RichnessMonitor(PROBE, [0, 3])
+    _fit(Own(network), small_task(16), 3, monitor)
+    assert 0 < monitor.table()["law_drift"].iloc[1] < 0.2  # weights in front of batch statistics keep their norm
+    assert network.training
+
+
+def test_a_network_that_has_no_kernel_is_measured_otherwise():
+    class Coupled(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x - x.mean(0))
+
+    monitor = RichnessMonitor(PROBE, [0, 2])
+    with pytest.warns(UserWarning, match="`RichnessMonitor` measures no kernels: the outputs of `Coupled` for a sample change"):
+        _fit(Own(Coupled(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1)).double()), small_task(), 2, monitor)
+    assert {"kernel_distance", "kernel_velocity"} <= set(monitor.not_applicable)
+    assert monitor.table()["parameter_distance"].iloc[-1] > 0
+
+
+def test_any_image_network_is_measured():
+    network, probe = resnet18(num_classes=2), torch.randn(4, 3, 32, 32)
+    images = [*zip(torch.randn(8, 3, 32, 32), torch.randn(8, 2), strict=True)]
+    monitor = RichnessMonitor(probe, [0, 1])
+    trainer(1, callbacks=[monitor]).fit(Own(network), train_dataloaders=torch.utils.data.DataLoader(images, batch_size=8))
+    last = monitor.table().iloc[-1]
+    assert monitor.not_applicable == {}
+    assert all(last[name] > 0 for name in (*QUANTITIES, "law_drift", "kernel_share/layer1.0.conv1", "hamming_distance/layer4.1.relu/2"))
 
 
 def test_networks_over_tokens_keep_their_integer_probe():
