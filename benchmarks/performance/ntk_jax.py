@@ -86,8 +86,7 @@ def _heads(x: Any) -> Any:
 def _transformer(p: Weights, x: Any) -> Any:
     h = p["tokens.weight"][x] + p["positions"]
     n, t, d = h.shape
-    w, b = p["layer.self_attn.in_proj_weight"], p["layer.self_attn.in_proj_bias"]
-    q, k, v = (_heads(_dense({"w.weight": w[i * d : (i + 1) * d], "w.bias": b[i * d : (i + 1) * d]}, "w", h)) for i in range(3))
+    q, k, v = (_heads(_dense(p, name, h)) for name in "qkv")
     scores = lax.dot_general(q, k, (((3,), (3,)), ((0, 1), (0, 1)))) * np.float32((d // 4) ** -0.5)
     raised = lax.exp(scores)
     shares = raised / lax.reduce(raised, np.float32(0), lax.add, (3,))[..., None]
@@ -141,6 +140,9 @@ def main() -> None:
     key, outputs, source, target, seconds = sys.argv[1:]
     given = {name: jnp.asarray(value) for name, value in np.load(source).items()}
     x = given.pop("x")
+    for part in ("weight", "bias") if key == "d" else ():  # parts of one weight have no structure for neural-tangents
+        whole = given.pop(f"layer.self_attn.in_proj_{part}")
+        given |= {f"{name}.{part}": value for name, value in zip("qkv", jnp.split(whole, 3), strict=True)}
     run = kernel(key, given, x, outputs)
     found, best, spent, count = run(), float("inf"), 0.0, 0
     while count < 1 or (spent < float(seconds) and count < 30):
