@@ -223,14 +223,16 @@ def timed(compute: Callable[[], Tensor], seconds: float) -> tuple[float, Tensor]
 
 
 def extra_memory(key: str, outputs: str) -> float:
-    """Peak memory of one kernel beyond network, probe and the kernel itself, GB, in a process of its own."""
+    """Peak memory of one kernel beyond network, probe and the kernel itself, GB, in a process of its own (Linux: the peak is reset first)."""
     program = (
-        f"import sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r}); import ntk, resource, torch\n"
+        f"import sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r}); import ntk, re, torch\n"
+        "def status(name): return int(re.search(name + r':\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
         f"torch.set_num_threads(1); torch.manual_seed(0); w = ntk.WORKLOADS[{key!r}]; n = w.network().eval(); x = w.probe()\n"
         f"ntk.ours(n, x[:4], {outputs!r})()\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "open('/proc/self/clear_refs', 'w').write('5')\n"
+        "before = status('VmRSS')\n"
         f"k = ntk.ours(n, x, {outputs!r})()\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before - k.numel() * 4 // 1024)"
+        "print(status('VmHWM') - before - k.numel() * 4 // 1024)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     return int(found[-1]) / 2**20

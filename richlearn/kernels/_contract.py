@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-_BLOCK = 2**19  # elements of a block
+_BLOCK = 2**16  # elements of a block that stays in the cache with what is multiplied into it
+_PRODUCT = 2**20  # elements of one matrix product over pairs of positions
 _THIN = 64  # rows below which a matrix product is slow
 
 
@@ -14,15 +15,13 @@ def steps(length: int, step: int) -> list[tuple[int, int]]:
 
 def row_blocks(rows: int, columns: int, outputs: int, *, upper: bool) -> list[tuple[int, int]]:
     """Samples (start, stop) of each block of rows: what stays in the cache, and where a triangle is enough, eighths at most."""
-    step = min(rows, max(1, _BLOCK // (columns * outputs**2)))
-    if upper:
-        step = min(step, max(-(-rows // 8), -(-_THIN // outputs)))
-    return steps(rows, step)
+    step = min(_BLOCK // (columns * outputs**2), -(-rows // 8) if upper else rows)
+    return steps(rows, min(rows, max(step, -(-_THIN // outputs))))
 
 
 def gram_blocks(rows: int, columns: int, positions: int) -> list[tuple[int, int]]:
     """The same for a Gram matrix over pairs of positions, of which there are `positions` a pair of samples."""
-    return steps(rows, max(1, min(rows, 2 * _BLOCK // (columns * positions))))
+    return steps(rows, max(1, min(rows, _PRODUCT // (columns * positions))))
 
 
 def add_product(kernel: Tensor, left: Tensor, right: Tensor, rate: float) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -91,14 +92,14 @@ def _channels_last(gradient: Tensor, surveyed: SurveyedUse) -> Tensor:
     return by_sample.flatten(2, -2) if by_sample.ndim > 3 else by_sample[:, :, None]
 
 
-def _operand(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
-    """The operand of a use in the Gram contraction."""
+def _operand(use: Use, surveyed: SurveyedUse, samples: int, device: torch.device | None = None) -> Tensor:
+    """The operand of a use in the Gram contraction; of a shift, which has none, the number of each position's group."""
     if use.kind == "conv":
         patches = _patches(use, surveyed, samples)
         return patches.flatten(1, 2).transpose(1, 2)
     if use.kind == "shift":
         *outer, _ = surveyed.shape
-        numbers = torch.arange(max(1, torch.Size(surveyed.alignment[:-1]).numel())).view(surveyed.alignment[:-1])
+        numbers = torch.arange(prod(surveyed.alignment[:-1]), device=device).view(surveyed.alignment[:-1])
         return numbers.expand(outer).flatten().expand(samples, -1)
     operand = surveyed.layout.samples_first(use.operand)  # type: ignore[arg-type]
     return operand.reshape(samples, -1, operand.shape[-1]) if use.kind == "linear" else operand.reshape(samples, -1)
@@ -172,7 +173,7 @@ def gram_rows(unit: Unit, gradients: Mapping[int, Tensor], samples: int, cotange
     return found[0] if len(found) == 1 else torch.cat(found, dim=2)
 
 
-def gram_operands(part: Part, uses: list[Use], samples: int) -> Tensor:
+def gram_operands(part: Part, uses: list[Use], samples: int, device: torch.device) -> Tensor:
     """Operands of all uses of a part, positions one after the other."""
-    found = [_operand(uses[surveyed.index], surveyed, samples) for surveyed in part.uses]
+    found = [_operand(uses[surveyed.index], surveyed, samples, device) for surveyed in part.uses]
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)

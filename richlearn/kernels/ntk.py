@@ -88,7 +88,7 @@ class TangentKernel:
         self.x, self.x2, self.outputs, self.memory = x, x if x2 is None else x2, outputs, memory
         named = dict(network.named_parameters())
         self._names = frozenset(name for name, p in named.items() if p.requires_grad) or frozenset(named)
-        with torch.random.fork_rng(devices=[]):
+        with _same_stream(x):
             self._survey: Survey = survey(network, self._names, x)
         _announce(network, self._survey.fallback)
         self._cotangents = self._choose(samples, seed)
@@ -178,7 +178,7 @@ class TangentKernel:
     def _fill(self, request: _Request) -> None:
         """Add all parts of the kernel to their targets, piece by piece."""
         chunks = [list(range(0, len(x), self._plan.rows)) for x in (self.x, self.x2)]
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), _same_stream(self.x):
             for cotangents in self._cotangents.split(self._plan.cotangents):
                 for start in chunks[0]:
                     left = self._factors(request, self.x, start, cotangents, "left")
@@ -223,7 +223,7 @@ class TangentKernel:
             elif unit.contraction == "gradient":
                 yield [part_gradient(unit.parts[0], uses.uses, by_edge, len(x), m, output)]
             else:
-                operands = [gram_operands(part, uses.uses, len(x)) for part in unit.parts]
+                operands = [gram_operands(part, uses.uses, len(x), output.device) for part in unit.parts]
                 rows = [] if unit.head else [gram_rows(unit, by_edge, len(x), m, output)]
                 yield operands + [each if self._full else each.transpose(1, 2) for each in rows]
 
@@ -280,6 +280,11 @@ class TangentKernel:
             part = left[begin:end]
             add = contract.add_full if self._full else contract.add_traced
             add(block[begin * each : end * each], _weights(request, unit, numbers, part, right), part.rows, right.rows)
+
+
+def _same_stream(x: Tensor):
+    """The random streams of the processor and of the probe's device stay as they are."""
+    return torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
 
 
 def _layer(parameter: str) -> str:

@@ -251,7 +251,7 @@ def test_tensorboard_gets_scalars_and_a_histogram_at_true_steps(tmp_path, stacke
         _fit(Own(nets[0]), task, 6, monitor, logger=logger)
     logger.finalize("success")
     events, table = _events(tmp_path), monitor.table()
-    for name in [*QUANTITIES, "delta_mean", "delta_std"]:
+    for name in [*QUANTITIES, "delta_mean", "delta_std", "kernel_share/layers.0", "kernel_effective_rank"]:
         found = {event.step: event.value for event in events.Scalars(f"richness/{name}")}
         assert found == pytest.approx(table.groupby("step")[name].mean().to_dict(), rel=1e-6)
     assert [event.step for event in events.Histograms("richness/delta")] == times
