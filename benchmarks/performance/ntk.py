@@ -223,7 +223,7 @@ def timed(compute: Callable[[], Tensor], seconds: float) -> tuple[float, Tensor]
 
 
 def extra_memory(key: str, outputs: str) -> float:
-    """Peak memory of one kernel beyond network, probe and the kernel itself, GB, in a process of its own (Linux: the peak is reset first)."""
+    """Peak memory of one kernel beyond network, probe and the kernel itself, GB; a process of its own on Linux."""
     program = (
         f"import sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r}); import ntk, re, torch\n"
         "def status(name): return int(re.search(name + r':\\s+(\\d+)', open('/proc/self/status').read())[1])\n"

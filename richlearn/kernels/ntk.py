@@ -178,6 +178,8 @@ class TangentKernel:
     def _fill(self, request: _Request) -> None:
         """Add all parts of the kernel to their targets, piece by piece."""
         chunks = [list(range(0, len(x), self._plan.rows)) for x in (self.x, self.x2)]
+        if not self._plan.units:  # the outputs depend on no parameter
+            return
         with torch.no_grad(), _same_stream(self.x):
             for cotangents in self._cotangents.split(self._plan.cotangents):
                 for start in chunks[0]:
@@ -276,6 +278,8 @@ class TangentKernel:
         left, right = factors
         each = len(block) // left.samples
         positions = left.operands[0].shape[1] * right.operands[0].shape[1]
+        if not positions:  # no gradient arrives at all
+            return
         for begin, end in contract.gram_blocks(left.samples, right.samples, 1 if self._full else positions):
             part = left[begin:end]
             add = contract.add_full if self._full else contract.add_traced
