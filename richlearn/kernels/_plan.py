@@ -98,6 +98,7 @@ class Plan:
         rows: samples whose factors are kept at once, on either side.
         batch: samples of one forward and backward pass.
         memory: bytes expected beyond the kernel itself.
+        passes: multiply-adds of the forward and backward passes, if each is done once.
     """
 
     units: tuple[Unit, ...]
@@ -105,6 +106,7 @@ class Plan:
     rows: int
     batch: int
     memory: int
+    passes: float
 
     def table(self) -> pd.DataFrame:
         """A row for each parameter: contraction, positions, multiply-adds of its unit, MiB of its factor."""
@@ -139,7 +141,7 @@ def _gradient_cost(parts: Sequence[Part], size: Size) -> tuple[float, int]:
     outputs = m * m if size.full else m
     cost = 0.0
     for part in parts:
-        cost += sum(size.both * m * prod(use.shape) * (use.fan_in if use.kind in ("linear", "conv") else 1) for use in part.uses)
+        cost += sum(size.both * m * use.work for use in part.uses)
         cost += size.pairs * outputs * part.size
     return cost, m * sum(part.size for part in parts)
 
@@ -152,7 +154,7 @@ def _unit(edges: tuple[int, ...], parts: Sequence[Part], survey: Survey, size: S
     found = []
     head = edges == (survey.head,)
     if gram:
-        uses = {use.edge: use for part in gram for use in part.uses}.values()
+        uses = {survey.same.get(use.edge, use.edge): use for part in gram for use in part.uses}.values()
         widths = {use.features for use in uses}
         positions = sum(min(use.positions, survey.active.get(use.edge, use.positions)) for use in uses)
         operations, factor = _gram_cost(gram, max(positions, 1), max(widths), size)
@@ -211,4 +213,6 @@ def plan(survey: Survey, size: Size, jacobians: dict[str, int], itemsize: int, l
     batch = max(1, min(rows, int(min(0.3 * limit, _CACHE) / moving)))
     batch = -(-rows // -(-rows // batch))  # equal pieces
     held = size.both if fits else 2 * rows
-    return Plan(tuple(units), m, rows, batch, factors * held + moving * batch)
+    work = [(use.work, use.through) for group in survey.groups for use in group]
+    passes = size.both * sum(each * (1 + size.cotangents * through) for each, through in work)
+    return Plan(tuple(units), m, rows, batch, factors * held + moving * batch, passes)

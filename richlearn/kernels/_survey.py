@@ -29,11 +29,17 @@ class SurveyedUse:
     fan_in: int  # rows of the operand per position, bias not counted
     alignment: tuple[int, ...]  # of the view, broadcast against `shape`
     groups: int = 1  # of a convolution
+    through: bool = False  # whether gradients go on to the operand
 
     @property
     def features(self) -> int:
         """Features of the result at one position; of what a shift or scale acts on, the last axis."""
         return self.view.size[0] if self.kind == "conv" else self.shape[-1]
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of one sample's result."""
+        return prod(self.shape) * (self.fan_in if self.kind in ("linear", "conv") else 1)
 
     @property
     def positions(self) -> int:
@@ -144,7 +150,11 @@ def _surveyed(look: _Look, layouts: list[Layout | str]) -> tuple[list[SurveyedUs
             continue
         own = tuple(layout.samples_first(look.uses.results[use.edge]).shape[1:])
         fan_in = prod(use.view.size[1:]) if use.kind in ("linear", "conv") else 1
-        covered.append(SurveyedUse(index, use.edge, use.kind, use.view, layout, own, fan_in, aligned, (use.options or {}).get("groups", 1)))
+        covered.append(
+            SurveyedUse(
+                index, use.edge, use.kind, use.view, layout, own, fan_in, aligned, (use.options or {}).get("groups", 1), use.through
+            )
+        )
     return covered, refused
 
 

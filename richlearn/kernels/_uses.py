@@ -47,6 +47,7 @@ class Use:
         operand: the other operand, detached.
         edge: index of the result among the recorded results.
         options: of a convolution: stride, padding, dilation, groups.
+        through: whether gradients go on to the operand.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Use:
     operand: Tensor | None
     edge: int
     options: Mapping[str, Any] | None = None
+    through: bool = False
 
 
 class _Rooted(torch.autograd.Function):
@@ -132,7 +134,8 @@ class ParameterUses(TorchFunctionMode):
             result = _Rooted.apply(self._root, result)
         for kind, view, operand in uses:
             if view is not None:
-                self.uses.append(Use(kind, view, self._kept(operand), len(self.edges), options))
+                through = operand is not None and operand.requires_grad
+                self.uses.append(Use(kind, view, self._kept(operand), len(self.edges), options, through))
         self.edges.append(get_gradient_edge(result))
         self.shapes.append(result.shape)
         if self._keep:

@@ -126,8 +126,8 @@ class TangentKernel:
 
     @property
     def operations(self) -> float:
-        """Multiply-adds of the contractions and of the backward pass to them, as planned."""
-        return sum(unit.operations for unit in self._plan.units)
+        """Multiply-adds of passes and contractions, as planned."""
+        return self._plan.passes + sum(unit.operations for unit in self._plan.units)
 
     def explain(self) -> pd.DataFrame:
         """A row a parameter: contraction chosen, positions, operations, memory; `attrs` holds the pieces and the bytes."""
