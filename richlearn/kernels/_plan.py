@@ -106,7 +106,7 @@ class Plan:
     rows: int
     batch: int
     memory: int
-    passes: float
+    passes: int
 
     def table(self) -> pd.DataFrame:
         """A row for each parameter: contraction, positions, multiply-adds of its unit, MiB of its factor."""
