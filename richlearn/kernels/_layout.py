@@ -34,7 +34,8 @@ def layout_of(few: Tensor, more: Tensor) -> Layout | str:
     (axis,) = axes
     positions = few.shape[axis] // FEW
     if positions == 1:
-        return Layout(axis)
+        same = close(few, more.narrow(axis, 0, FEW))
+        return Layout(axis) if same else "the samples are not in the order of the probe there"
     candidates = [Layout(axis, positions, sample_major) for sample_major in (True, False)]
     fits = [each for each in candidates if close(each.samples_first(few), each.samples_first(more)[:FEW])]
     return fits[0] if len(fits) == 1 else "samples and positions are merged there beyond telling apart"

@@ -16,6 +16,7 @@ from richlearn.errors import ParameterError
 from richlearn.kernels._uses import ParameterUses, ParameterView
 
 BATCH_STATISTICS = "it normalises with the statistics of the batch, so no sample has a gradient of its own: call `network.eval()` first"
+RANDOM = "the network draws random numbers (dropout in training mode), so it has no one kernel: call `network.eval()` first"
 _ATTENTION = inspect.signature(F.multi_head_attention_forward)
 
 
@@ -25,15 +26,16 @@ def _cut(tensor: Any, view: ParameterView | None) -> Any:
 
 def _linear(uses: ParameterUses, func: Callable, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     w, b = uses.view_of(weight), uses.view_of(bias)
-    if w is None and b is None:
+    if (w is None and b is None) or weight.ndim != 2:
         return func(input, weight, bias)
     return uses.note(func(input, _cut(weight, w), _cut(bias, b)), ("linear", w, input), ("shift", b, None))
 
 
-def _matmul(uses: ParameterUses, func: Callable, input: Any, other: Any, **kwargs: Any) -> Tensor:
-    view = uses.view_of(other)
-    if view is None or other.ndim != 2 or input.ndim < 2 or kwargs:
-        return func(input, other, **kwargs)
+def _matmul(uses: ParameterUses, func: Callable, input: Any, *others: Any, **kwargs: Any) -> Tensor:
+    view = uses.view_of(others[0]) if others and not kwargs else None
+    if view is None or others[0].ndim != 2 or input.ndim < 2:
+        return func(input, *others, **kwargs)
+    (other,) = others
     return uses.note(func(input, other.detach()), ("linear", view.transposed(), input))
 
 
@@ -91,6 +93,8 @@ def _expand(uses: ParameterUses, func: Callable, input: Tensor, *sizes: Any, **k
 
 
 def _add(uses: ParameterUses, func: Callable, input: Any, other: Any, **kwargs: Any) -> Tensor:
+    if func in _IN_PLACE and input._is_view():  # the network may go on with what it is a view of
+        return func(input, other, **kwargs)
     return _broadcast(uses, "shift", func, input, other, kwargs)
 
 
@@ -153,8 +157,10 @@ def _attention(uses, func, *given, **named):
     bound = _ATTENTION.bind(*given, **named)
     bound.apply_defaults()
     a = SimpleNamespace(**bound.arguments)
+    if a.dropout_p and a.training:
+        raise ParameterError(RANDOM)
     rare = (a.bias_k, a.bias_v, a.static_k, a.static_v, a.key_padding_mask)
-    if any(each is not None for each in rare) or a.add_zero_attn or (a.dropout_p and a.training) or a.query.ndim != 3:
+    if any(each is not None for each in rare) or a.add_zero_attn or a.query.ndim != 3 or (a.is_causal and a.attn_mask is None):
         return func(*given, **named)
     separate = a.use_separate_proj_weight
     weights = (a.q_proj_weight, a.k_proj_weight, a.v_proj_weight) if separate else a.in_proj_weight.chunk(3)
@@ -162,16 +168,29 @@ def _attention(uses, func, *given, **named):
     projected = [_linear(uses, F.linear, *each) for each in zip((a.query, a.key, a.value), weights, biases, strict=True)]
     # (position, sample, feature) → (sample, head, position, feature of the head)
     q, k, v = (each.unflatten(-1, (a.num_heads, -1)).permute(1, 2, 0, 3) for each in projected)
-    shares = _masked(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, a.attn_mask, a.num_heads).softmax(-1)
-    mixed = _linear(uses, F.linear, (shares @ v).permute(2, 0, 1, 3).flatten(2), a.out_proj_weight, a.out_proj_bias)
-    return mixed, (shares.mean(1) if a.average_attn_weights else shares) if a.need_weights else None
+    mask = _additive(a.attn_mask, a.num_heads, q)
+    if not a.need_weights:
+        weights, attended = None, F.scaled_dot_product_attention(q, k, v, mask)
+    else:
+        scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        weights = (scores if mask is None else scores + mask).softmax(-1)
+        attended = weights @ v
+        weights = weights.mean(1) if a.average_attn_weights else weights
+    return _linear(uses, F.linear, attended.permute(2, 0, 1, 3).flatten(2), a.out_proj_weight, a.out_proj_bias), weights
 
 
-def _masked(scores: Tensor, mask: Tensor | None, heads: int) -> Tensor:
+def _additive(mask: Tensor | None, heads: int, like: Tensor) -> Tensor | None:
+    """A mask of `nn.MultiheadAttention`, True where nothing is seen, as what is added to the scores."""
     if mask is None:
-        return scores
+        return None
     mask = mask.unflatten(0, (-1, heads)) if mask.ndim == 3 else mask
-    return scores.masked_fill(mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+    return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, float("-inf")) if mask.dtype == torch.bool else mask
+
+
+def _dropout(uses, func, input, p=0.5, training=True, inplace=False):
+    if training and p > 0:
+        raise ParameterError(RANDOM)
+    return func(input, p, training, inplace)
 
 
 def _methods(*names: str) -> tuple[Callable, ...]:
@@ -179,6 +198,7 @@ def _methods(*names: str) -> tuple[Callable, ...]:
     return tuple(each for each in found if each is not None)
 
 
+_IN_PLACE = frozenset(_methods("add_", "__iadd__"))
 HANDLERS: dict[Callable, Callable] = {
     F.linear: _linear,
     F.embedding: _embedding,
@@ -188,6 +208,7 @@ HANDLERS: dict[Callable, Callable] = {
     F.batch_norm: _batch_norm,
     F.instance_norm: _instance_norm,
     F.multi_head_attention_forward: _attention,
+    **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout), _dropout),
     **dict.fromkeys((torch.conv1d, torch.conv2d), _conv),
     **dict.fromkeys(_methods("matmul", "__matmul__", "mm"), _matmul),
     **dict.fromkeys(_methods("add", "__add__", "__radd__", "add_", "__iadd__"), _add),

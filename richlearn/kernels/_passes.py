@@ -30,7 +30,9 @@ class State:
 def state_of(network: nn.Module, names: Set[str], values: Mapping[str, Tensor] | None = None) -> State:
     """Leaves for the parameters `names`, all else detached; `values` replaces the network's own parameters."""
     parameters = {**dict(network.named_parameters()), **(values or {})}
-    leaves = {name: parameters[name].detach().requires_grad_() for name in names}
+    storages = [value.untyped_storage().data_ptr() for value in parameters.values()]
+    shared = len(set(storages)) < len(storages)  # parameters are told apart by their storage
+    leaves = {name: (parameters[name].clone() if shared else parameters[name]).detach().requires_grad_() for name in names}
     frozen = {name: value.detach() for name, value in parameters.items() if name not in names}
     return State(leaves, {**frozen, **dict(network.named_buffers())})
 

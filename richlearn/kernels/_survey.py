@@ -34,7 +34,7 @@ class SurveyedUse:
     @property
     def features(self) -> int:
         """Features of the result at one position; of what a shift or scale acts on, the last axis."""
-        return self.view.size[0] if self.kind == "conv" else self.shape[-1]
+        return self.view.size[0] if self.kind == "conv" else (self.shape or (1,))[-1]
 
     @property
     def work(self) -> int:
@@ -55,7 +55,7 @@ class Survey:
         groups: uses of one part of a parameter; the parts of different groups are disjoint.
         fallback: parameters whose Jacobian is taken instead, with the reason.
         constant: see `ParameterUses`.
-        count: recorded uses of a pass.
+        signature: kind, parameter and size of each recorded use of a pass.
         same: result → the earlier result that always has the same gradient.
         active: result → at how many positions a gradient arrives, features last (a read-out at the last position: one).
         head: result that is the output itself, or −1.
@@ -66,7 +66,7 @@ class Survey:
     groups: tuple[tuple[SurveyedUse, ...], ...]
     fallback: Mapping[str, str]
     constant: frozenset[int]
-    count: int
+    signature: tuple[tuple[str, str, tuple[int, ...]], ...]
     same: Mapping[int, int]
     active: Mapping[int, int]
     head: int
@@ -117,9 +117,20 @@ def _check_independent(network: nn.Module, few: _Look, more: _Look) -> None:
     scale = max([float(value.abs().max()) for value in few.uses.results if value.numel()], default=0.0)
     if few.output.shape[1:] == more.output.shape[1:] and close(few.output.detach(), more.output[:FEW].detach(), scale):
         return
-    training = [name for name, module in network.named_modules() if module.training and isinstance(module, nn.modules.dropout._DropoutNd)]
-    reason = f"it draws random numbers (`{training[0]}` in training mode): call `network.eval()` first" if training else BATCH_STATISTICS
-    raise ParameterError(f"the outputs of `{type(network).__name__}` for a sample change with the other samples of the batch; {reason}")
+    raise ParameterError(
+        f"the outputs of `{type(network).__name__}` for a sample change with the other samples of the batch; {BATCH_STATISTICS}"
+    )
+
+
+def _check_order(network: nn.Module, state: State, x: Tensor, more: _Look, constant: frozenset[int]) -> None:
+    """Raise unless three samples in the opposite order have the same outputs: one may depend on those before it."""
+    first = x[torch.arange(MORE, device=x.device) % len(x)]
+    turned = call(network, state, first.flip(0), ParameterUses(state.leaves, HANDLERS, constant=constant)).detach().flip(0)
+    scale = max([float(value.abs().max()) for value in more.uses.results if value.numel()], default=0.0)
+    if not close(turned, more.output.detach(), scale):
+        raise ParameterError(
+            f"the outputs of `{type(network).__name__}` for a sample change with the samples before it: are they on the first axis?"
+        )
 
 
 def _alignment(use_kind: str, view: ParameterView, layout: Layout, shape: torch.Size) -> tuple[int, ...] | None:
@@ -220,6 +231,11 @@ def _active(gradients: list[Tensor | None], layouts: list[Layout | str]) -> dict
     return found
 
 
+def signature(uses: ParameterUses) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+    """Kind, parameter and size of each recorded use."""
+    return tuple((use.kind, use.view.parameter, use.view.size) for use in uses.uses)
+
+
 def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
     """Look at the network on two and on three samples (of `x`, repeated if there are fewer).
 
@@ -232,6 +248,7 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
     if few.uses.differentiated and names:
         return replace(survey(network, frozenset(), x), fallback=dict.fromkeys(names, "the network differentiates itself"))
     _check_independent(network, few, more)
+    _check_order(network, state, x, more, constant)
     layouts = [layout_of(a, b) for a, b in zip(few.uses.results, more.uses.results, strict=True)]
     covered, fallback = _surveyed(few, layouts)
     groups, refused = _grouped(covered)
@@ -246,7 +263,7 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
         groups=tuple(groups),
         fallback={},
         constant=constant,
-        count=len(few.uses.uses),
+        signature=signature(few.uses),
         same=_same(found),
         active=_active(found, layouts),
         head=heads[0] if heads else -1,

@@ -16,6 +16,14 @@ from torch.overrides import TorchFunctionMode
 
 _DIFFERENTIATING = frozenset((torch.autograd.grad, torch.autograd.backward, Tensor.backward))
 
+_VIEWS = {
+    f"{name}Backward"  # of autograd's nodes: operations whose gradient is the same elements in another order
+    for name in (
+        *("Alias", "AsStrided", "Diagonal", "Expand", "NumpyT", "Permute", "ReshapeAlias", "Select", "Slice", "Split"),
+        *("SplitWithSizes", "Squeeze", "T", "Transpose", "Unbind", "UnsafeView", "Unsqueeze", "View"),
+    )
+}
+
 
 @dataclass(frozen=True)
 class ParameterView:
@@ -98,6 +106,7 @@ class ParameterUses(TorchFunctionMode):
         self._handlers, self._constant, self._keep = handlers, constant, keep_results
         self._names = {value.untyped_storage().data_ptr(): name for name, value in parameters.items() if value.numel()}
         self.differentiated = False  # the network takes gradients itself: detached parameters would be missed there
+        self._leaves = {id(value) for value in parameters.values()}
         self._operands: list[tuple[Tensor, int]] = []
         self._expanded = 0
         self._root: Tensor | None = None
@@ -114,10 +123,21 @@ class ParameterUses(TorchFunctionMode):
 
     def view_of(self, tensor: object) -> ParameterView | None:
         """Which part of a parameter `tensor` is, or None."""
-        if not isinstance(tensor, Tensor) or not tensor.requires_grad or tensor.is_sparse:
+        if not isinstance(tensor, Tensor) or not tensor.requires_grad or not tensor.is_floating_point() or not self._untouched(tensor):
             return None
         name = self._names.get(tensor.untyped_storage().data_ptr())
         return name and ParameterView(name, tuple(tensor.shape), tensor.stride(), tensor.storage_offset())  # type: ignore[return-value]
+
+    def _untouched(self, tensor: Tensor) -> bool:
+        """Whether `tensor` is a parameter or nothing but a view of one, with its gradient and no other."""
+        node = tensor.grad_fn
+        if node is None:
+            return id(tensor) in self._leaves
+        if tensor._backward_hooks or not tensor._is_view():
+            return False
+        while node is not None and node.name().rstrip("0123456789") in _VIEWS:
+            node = node.next_functions[0][0]
+        return id(getattr(node, "variable", None)) in self._leaves
 
     def note(
         self, result: Tensor, *uses: tuple[str, ParameterView | None, Tensor | None], options: Mapping[str, Any] | None = None

@@ -17,7 +17,7 @@ from richlearn.kernels._jacobian import jacobians
 from richlearn.kernels._operations import HANDLERS
 from richlearn.kernels._passes import State, attached, call, gradients, state_of
 from richlearn.kernels._plan import Part, Plan, Size, Unit, plan
-from richlearn.kernels._survey import Survey, survey
+from richlearn.kernels._survey import Survey, signature, survey
 from richlearn.kernels._uses import ParameterUses
 
 Outputs = Literal["full", "trace", "sum"]
@@ -86,7 +86,8 @@ class TangentKernel:
     ) -> None:
         _check(outputs, samples, memory, x, x2)
         self.x, self.x2, self.outputs, self.memory = x, x if x2 is None else x2, outputs, memory
-        named = dict(network.named_parameters())
+        if not (named := dict(network.named_parameters())):
+            raise ParameterError(f"`{type(network).__name__}` has no parameters, so no tangent kernel")
         self._names = frozenset(name for name, p in named.items() if p.requires_grad) or frozenset(named)
         with _same_stream(x):
             self._survey: Survey = survey(network, self._names, x)
@@ -351,7 +352,10 @@ def _checked_rates(network: nn.Module, rates: Mapping[str, float] | None) -> Map
 
 def _check_as_surveyed(network: nn.Module, survey: Survey, uses: ParameterUses, output: Tensor, state: State) -> None:
     """Raise where the network does something else with its parameters than it did with the first samples."""
-    if len(uses.uses) != survey.count or attached(output, state.leaves):
+    same = signature(uses) == survey.signature
+    used = [use for group in survey.groups for use in group] if same else []
+    rows = all(uses.shapes[use.edge][use.layout.axis] == len(output) * use.layout.positions for use in used)
+    if not same or not rows or attached(output, state.leaves):
         raise ParameterError(
             f"`{type(network).__name__}` uses its parameters in another way for other inputs: it has no kernel by structure"
         )

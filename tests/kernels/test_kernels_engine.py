@@ -295,6 +295,94 @@ def test_cancelling_outputs_are_no_coupling_of_samples():
     assert float(empirical_ntk(network, COVERED["mlp"][1]()).abs().max()) < 1e-14
 
 
+# ---- what a review found ---------------------------------------------------------------------------------------------
+
+
+class _Halved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, w):
+        return w.view_as(w)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 0.5
+
+
+def _masked_row(network, x):
+    mask = torch.tensor([[True, True, True], [False, False, True], [False, False, False]])
+    return network.out(network.attention(x, x, x, attn_mask=mask, need_weights=False)[0].mean(1))
+
+
+def _added_to_a_view(network, x):
+    hidden = network.layer(x)
+    hidden.view(-1, 3).add_(network.bias)
+    return network.out(hidden.tanh())
+
+
+def _shared_storage():
+    network = Calls(lambda s, x: F.linear(F.linear(x, s.a).tanh(), s.b), a=torch.randn(3, 6), b=torch.randn(2, 3))
+    flat = torch.randn(24, dtype=torch.float64)
+    network.a, network.b = nn.Parameter(flat[:18].view(3, 6)), nn.Parameter(flat[18:].view(2, 3))
+    return network
+
+
+REVIEWED = {
+    "samples in another order": (lambda s, x: s.out(s.layer(x.flip(0)).tanh().flip(0)), (5, 6)),
+    "gradient altered in a view": (lambda s, x: F.linear(x, _Halved.apply(s.w)), (5, 6)),
+    "another leaf on the same values": (lambda s, x: F.linear(x, s.w.detach().requires_grad_()) + s.out(s.layer(x)), (5, 6)),
+    "a weight of one axis": (lambda s, x: F.linear(x, s.row).tanh(), (5, 3, 6)),
+    "added in place to a view": (_added_to_a_view, (5, 6)),
+    "a row of attention that sees nothing": (_masked_row, (5, 3, 6)),
+    "one number a sample, scaled": (lambda s, x: s.layer(x).sum(1) * s.scalar + s.scalar, (5, 6)),
+    "named operand": (lambda s, x: torch.mm(x, mat2=s.w.T), (5, 6)),
+}
+
+
+@pytest.mark.parametrize("name", REVIEWED)
+def test_what_a_review_found_wrong_is_right(name):
+    function, shape = REVIEWED[name]
+    parts = {"w": torch.randn(2, 6), "row": torch.randn(6), "bias": torch.randn(3), "scalar": torch.randn(())}
+    layers = {"layer": nn.Linear(6, 3), "out": nn.Linear(6 if "row" in name else 3, 2)}
+    network = made(lambda: Calls(function, **parts, **layers, attention=nn.MultiheadAttention(6, 2, batch_first=True)))
+    x = torch.randn(*shape, dtype=torch.float64)
+    for outputs in OUTPUTS:
+        assert _error(empirical_ntk(network, x, outputs=outputs), slow(network, x, outputs=outputs)) < 1e-11
+
+
+def test_parameters_of_one_storage_are_told_apart():
+    network, x, rates = _shared_storage().double(), COVERED["mlp"][1](), {"a": 3.0, "b": 0.5}
+    assert _error(empirical_ntk(network, x, rates=rates), slow(network, x, rates=rates)) < 1e-11
+    assert set(layer_ntks(network, x)) == {"a", "b"}
+
+
+def test_outputs_that_depend_on_earlier_samples_are_refused():
+    network = made(lambda: Calls(lambda s, x: s.out(s.rnn(x)[0]), rnn=nn.GRU(6, 3), out=nn.Linear(3, 2)))
+    with pytest.raises(ParameterError, match="for a sample change with the samples before it: are they on the first axis"):
+        empirical_ntk(network, COVERED["mlp"][1]())
+
+
+def test_another_way_with_as_many_uses_is_refused():
+    network, x = (
+        made(lambda: Calls(lambda s, x: (s.a if float(x.mean()) > -5 else s.b)(x), a=nn.Linear(6, 2), b=nn.Linear(6, 2))),
+        torch.zeros(5, 6),
+    )
+    x[3:] = -1e3
+    with pytest.raises(ParameterError, match="uses its parameters in another way for other inputs"):
+        empirical_ntk(network, x.double())
+
+
+def test_dropout_switched_on_later_is_refused():
+    network = made(lambda: nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.01), nn.Linear(3, 2)))
+    engine = TangentKernel(network, COVERED["mlp"][1]())
+    with pytest.raises(ParameterError, match="draws random numbers"):
+        engine(network.train())
+
+
+def test_a_network_without_parameters_is_refused():
+    with pytest.raises(ParameterError, match="`ReLU` has no parameters, so no tangent kernel"):
+        empirical_ntk(nn.ReLU(), COVERED["mlp"][1]())
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -311,7 +399,7 @@ def test_hand_written_batch_statistics_are_refused():
 
 def test_dropout_in_training_mode_is_refused():
     network = made(lambda: nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.5), nn.Linear(50, 2))).train()
-    with pytest.raises(ParameterError, match=r"draws random numbers \(`1` in training mode\): call `network.eval\(\)` first"):
+    with pytest.raises(ParameterError, match=r"draws random numbers \(dropout in training mode\), .* call `network.eval\(\)` first"):
         empirical_ntk(network, COVERED["mlp"][1]())
 
 
