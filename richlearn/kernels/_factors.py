@@ -19,13 +19,13 @@ class Workspace:
 
     _held: dict[object, Tensor] = field(default_factory=dict)
 
-    def take(self, key: object, shape: tuple[int, ...], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    def take(self, key: object, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """An uninitialised tensor; what `key` had before is overwritten."""
-        count, dtype = max(1, torch.Size(shape).numel()), dtype or like.dtype
+        count = prod(shape)
         held = self._held.get(key)
-        if held is None or held.numel() < count or held.dtype != dtype or held.device != like.device:
-            held = self._held[key] = torch.empty(count, dtype=dtype, device=like.device)
-        return held[: torch.Size(shape).numel()].view(shape)
+        if held is None or held.numel() < count or held.dtype != like.dtype or held.device != like.device:
+            held = self._held[key] = torch.empty(count, dtype=like.dtype, device=like.device)
+        return held[:count].view(shape)
 
 
 @dataclass

@@ -4,16 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from richlearn.kernels._survey import State
-
-
-def _rows(output: Tensor, leaves: list[Tensor], cotangents: Tensor) -> list[Tensor | None]:
-    """Gradients (m, …) of every leaf."""
-    try:
-        return list(torch.autograd.grad(output, leaves, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True))
-    except RuntimeError:  # an operation that cannot be batched: one cotangent at a time
-        rows = [torch.autograd.grad(output, leaves, each, retain_graph=True, allow_unused=True) for each in cotangents]
-        return [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
+from richlearn.kernels._passes import State, batched
 
 
 def jacobians(network: nn.Module, state: State, x: Tensor, cotangents: Tensor) -> dict[str, Tensor]:
@@ -26,7 +17,7 @@ def jacobians(network: nn.Module, state: State, x: Tensor, cotangents: Tensor) -
     for index in range(len(x)):
         with torch.enable_grad():
             output = functional_call(network, state.all(), (x[index : index + 1].clone(),)).flatten()
-        rows = _rows(output, list(state.leaves.values()), cotangents) if output.requires_grad else [None] * len(found)
+        rows = batched(output, list(state.leaves.values()), cotangents) if output.requires_grad else [None] * len(found)
         for (name, leaf), row in zip(state.leaves.items(), rows, strict=True):
             found[name].append(leaf.new_zeros(len(cotangents), leaf.numel()) if row is None else row.reshape(len(cotangents), -1))
     return {name: torch.stack(rows) for name, rows in found.items()}

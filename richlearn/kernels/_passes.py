@@ -1,6 +1,6 @@
 """Forward and backward passes that record uses of parameters and leave the network as it was."""
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import torch
@@ -87,14 +87,19 @@ def attached(output: Tensor, leaves: Mapping[str, Tensor]) -> set[str]:
     return found
 
 
+def batched(output: Tensor, inputs: Sequence[Tensor | GradientEdge], cotangents: Tensor) -> list[Tensor | None]:
+    """Gradients (m, …) of `inputs` for m cotangents; None where the output does not depend on one."""
+    try:
+        return list(torch.autograd.grad(output, inputs, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True))
+    except RuntimeError:  # a custom function without a batching rule: one cotangent at a time
+        rows = [torch.autograd.grad(output, inputs, each, retain_graph=True, allow_unused=True) for each in cotangents]
+        return [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
+
+
 def gradients(output: Tensor, uses: ParameterUses, edges: tuple[int, ...], cotangents: Tensor) -> list[Tensor | None]:
     """Gradients (m, …) of the results `edges` for m cotangents (m, n, c); None where the output does not depend on a result."""
     inputs: list[GradientEdge] = [uses.edges[edge] for edge in edges]
     if len(cotangents) == 1:
         found = torch.autograd.grad(output, inputs, cotangents[0], allow_unused=True)
         return [each if each is None else each[None] for each in found]
-    try:
-        return list(torch.autograd.grad(output, inputs, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True))
-    except RuntimeError:  # a custom function without a batching rule: one cotangent at a time
-        rows = [torch.autograd.grad(output, inputs, each, retain_graph=True, allow_unused=True) for each in cotangents]
-        return [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
+    return batched(output, inputs, cotangents)

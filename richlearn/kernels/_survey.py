@@ -86,6 +86,11 @@ class _Look:
     output: Tensor
     uses: ParameterUses
 
+    @property
+    def size(self) -> float:
+        """The largest number in any result: what rounding is measured by."""
+        return max([float(value.abs().max()) for value in self.uses.results if value.numel()], default=0.0)
+
 
 def _look(network: nn.Module, state: State, x: Tensor, count: int, constant: frozenset[int]) -> _Look:
     few = x[torch.arange(count, device=x.device) % len(x)]
@@ -114,8 +119,7 @@ def _looks(network: nn.Module, state: State, x: Tensor) -> tuple[_Look, _Look, f
 
 def _check_independent(network: nn.Module, few: _Look, more: _Look) -> None:
     """Raise unless the outputs of two samples stay the same with a third one beside them."""
-    scale = max([float(value.abs().max()) for value in few.uses.results if value.numel()], default=0.0)
-    if few.output.shape[1:] == more.output.shape[1:] and close(few.output.detach(), more.output[:FEW].detach(), scale):
+    if few.output.shape[1:] == more.output.shape[1:] and close(few.output.detach(), more.output[:FEW].detach(), few.size):
         return
     raise ParameterError(
         f"the outputs of `{type(network).__name__}` for a sample change with the other samples of the batch; {BATCH_STATISTICS}"
@@ -126,8 +130,7 @@ def _check_order(network: nn.Module, state: State, x: Tensor, more: _Look, const
     """Raise unless three samples in the opposite order have the same outputs: one may depend on those before it."""
     first = x[torch.arange(MORE, device=x.device) % len(x)]
     turned = call(network, state, first.flip(0), ParameterUses(state.leaves, HANDLERS, constant=constant)).detach().flip(0)
-    scale = max([float(value.abs().max()) for value in more.uses.results if value.numel()], default=0.0)
-    if not close(turned, more.output.detach(), scale):
+    if not close(turned, more.output.detach(), more.size):
         raise ParameterError(
             f"the outputs of `{type(network).__name__}` for a sample change with the samples before it: are they on the first axis?"
         )
