@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-_BLOCK = 2**16  # elements of a block that stays in the cache with what is multiplied into it
+_BLOCK = 2**17  # elements of a block that stays in the cache with what is multiplied into it
 _PRODUCT = 2**20  # elements of one matrix product over pairs of positions
 _THIN = 64  # rows below which a matrix product is slow
 

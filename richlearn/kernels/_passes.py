@@ -87,7 +87,7 @@ def attached(output: Tensor, leaves: Mapping[str, Tensor]) -> set[str]:
     return found
 
 
-def batched(output: Tensor, inputs: Sequence[Tensor | GradientEdge], cotangents: Tensor) -> list[Tensor | None]:
+def batched(output: Tensor, inputs: Sequence[Tensor] | Sequence[GradientEdge], cotangents: Tensor) -> list[Tensor | None]:
     """Gradients (m, …) of `inputs` for m cotangents; None where the output does not depend on one."""
     try:
         return list(torch.autograd.grad(output, inputs, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True))

@@ -2,8 +2,6 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 import torch
@@ -16,27 +14,13 @@ from richlearn.kernels._factors import Factor, Workspace, gram_operands, gram_ro
 from richlearn.kernels._jacobian import jacobians
 from richlearn.kernels._operations import HANDLERS
 from richlearn.kernels._passes import State, attached, call, gradients, state_of
-from richlearn.kernels._plan import Part, Plan, Size, Unit, plan
+from richlearn.kernels._plan import Plan, Size, Unit, plan
+from richlearn.kernels._request import Outputs, Request, check_arguments, checked_rates
 from richlearn.kernels._survey import Survey, signature, survey
 from richlearn.kernels._uses import ParameterUses
 
-Outputs = Literal["full", "trace", "sum"]
 MEMORY = 512 * 2**20
 _announced: set[tuple[str, str]] = set()
-
-
-@dataclass(frozen=True)
-class _Request:
-    """One kernel to compute: whose, with which rates, and where each part of it goes."""
-
-    network: nn.Module
-    values: Mapping[str, Tensor] | None
-    rates: Mapping[str, float]
-    targets: Mapping[str, Tensor]  # by parameter; all the same tensor, or one a layer
-
-    def rate(self, part: Part) -> float:
-        """η_p."""
-        return float(self.rates.get(part.parameter, 1.0))
 
 
 def _announce(network: nn.Module, fallback: Mapping[str, str]) -> None:
@@ -84,7 +68,7 @@ class TangentKernel:
         seed: int = 0,
         memory: int = MEMORY,
     ) -> None:
-        _check(outputs, samples, memory, x, x2)
+        check_arguments(outputs, samples, memory, x, x2)
         self.x, self.x2, self.outputs, self.memory = x, x if x2 is None else x2, outputs, memory
         if not (named := dict(network.named_parameters())):
             raise ParameterError(f"`{type(network).__name__}` has no parameters, so no tangent kernel")
@@ -151,7 +135,7 @@ class TangentKernel:
         """
         kernel = self._empty(network)
         targets = dict.fromkeys(self._names, kernel)
-        self._fill(_Request(network, values, _checked_rates(network, rates), targets))
+        self._fill(Request(network, values, checked_rates(network, rates), targets))
         return contract.mirror(kernel) if self._symmetric else kernel
 
     def layers(
@@ -160,7 +144,7 @@ class TangentKernel:
         """The kernel's parts by layer, which add up to it: K = Σ_l K_l. A layer is a module with parameters of its own."""
         kernels = {name: self._empty(network) for name in self.layer_names}
         targets = {name: kernels[_layer(name)] for name in self._names if _layer(name) in kernels}
-        self._fill(_Request(network, values, _checked_rates(network, rates), targets))
+        self._fill(Request(network, values, checked_rates(network, rates), targets))
         return {name: contract.mirror(kernel) if self._symmetric else kernel for name, kernel in kernels.items()}
 
     def stack(
@@ -176,7 +160,7 @@ class TangentKernel:
         c = self._survey.outputs if self._full else 1
         return torch.zeros(len(self.x) * c, len(self.x2) * c, dtype=like.dtype, device=like.device)
 
-    def _fill(self, request: _Request) -> None:
+    def _fill(self, request: Request) -> None:
         """Add all parts of the kernel to their targets, piece by piece."""
         chunks = [list(range(0, len(x), self._plan.rows)) for x in (self.x, self.x2)]
         if not self._plan.units:  # the outputs depend on no parameter
@@ -191,7 +175,7 @@ class TangentKernel:
                         right = left if self._symmetric and other == start else self._factors(request, self.x2, other, cotangents, "right")
                         self._contract(request, left, right, start, other, cotangents)
 
-    def _factors(self, request: _Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[Factor]:
+    def _factors(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[Factor]:
         """What every unit keeps of the samples from `start` on."""
         stop = min(start + self._plan.rows, len(x))
         kept: list[list[Tensor]] = [[] for _ in self._plan.units]
@@ -210,7 +194,7 @@ class TangentKernel:
         held[place].copy_(piece)
         return held
 
-    def _pass(self, request: _Request, x: Tensor, cotangents: Tensor) -> Iterator[list[Tensor]]:
+    def _pass(self, request: Request, x: Tensor, cotangents: Tensor) -> Iterator[list[Tensor]]:
         """One forward and one batched backward pass; of each unit what it keeps of these samples, gradients last."""
         survey, m = self._survey, len(cotangents)
         state = state_of(request.network, self._names - survey.fallback.keys(), request.values)
@@ -242,39 +226,40 @@ class TangentKernel:
         same = {edge: found.get(first) for edge, first in self._survey.same.items()}
         return {edge: value for edge, value in (found | same).items() if value is not None}
 
-    def _exact(self, request: _Request, x: Tensor, cotangents: Tensor) -> dict[str, Tensor]:
+    def _exact(self, request: Request, x: Tensor, cotangents: Tensor) -> dict[str, Tensor]:
         """Jacobians of the parameters that are not covered."""
         if not self._survey.fallback:
             return {}
         return jacobians(request.network, state_of(request.network, frozenset(self._survey.fallback), request.values), x, cotangents)
 
-    def _contract(self, request: _Request, left: list[Factor], right: list[Factor], start: int, other: int, cotangents: Tensor) -> None:
+    def _contract(self, request: Request, left: list[Factor], right: list[Factor], start: int, other: int, cotangents: Tensor) -> None:
         """Add every unit's part of the block of the kernel that belongs to these factors, rows by rows."""
         each, upper = len(cotangents) if self._full else 1, left is right
-        columns = right[0].samples
+        columns, by_target = right[0].samples, [request.shares(unit) for unit in self._plan.units]
         for begin, end in contract.row_blocks(left[0].samples, columns, each, upper=upper):
             first = begin if upper else 0
             place = slice((start + begin) * each, (start + end) * each), slice((other + first) * each, (other + columns) * each)
-            for unit, a, b in zip(self._plan.units, left, right, strict=True):
-                self._add(request, unit, (a[begin:end], b[first:]), place, cotangents)
+            for unit, shares, a, b in zip(self._plan.units, by_target, left, right, strict=True):
+                for kernel, numbers in shares:
+                    self._add(request, unit, numbers, (a[begin:end], b[first:]), kernel[place], cotangents)
 
-    def _add(self, request: _Request, unit: Unit, factors: tuple[Factor, Factor], place: tuple[slice, slice], cotangents: Tensor) -> None:
-        """One unit's part of one block."""
-        for kernel, numbers in _by_target(request, unit):
-            block = kernel[place]
-            if unit.contraction != "gram":
-                left, right = (factor.rows.flatten(0, 1) if self._full else factor.rows.flatten(1) for factor in factors)
-                contract.add_product(block, left, right, request.rate(unit.parts[0]))
-            elif unit.head and self._full:
-                contract.add_head(block, _weights(request, unit, numbers, *factors)[:, 0, :, 0], len(cotangents))
-            elif unit.head:  # the gradient there is the cotangent, the same for all samples
-                for number in numbers:
-                    rate = float(cotangents.double().square().sum()) * request.rate(unit.parts[number])
-                    contract.add_traced_head(block, factors[0].operands[number], factors[1].operands[number], rate)
-            else:
-                self._add_gram(request, unit, numbers, factors, block)
+    def _add(
+        self, request: Request, unit: Unit, numbers: list[int], factors: tuple[Factor, Factor], block: Tensor, cotangents: Tensor
+    ) -> None:
+        """What parts `numbers` of one unit give to one block."""
+        if unit.contraction != "gram":
+            left, right = (factor.rows.flatten(0, 1) if self._full else factor.rows.flatten(1) for factor in factors)
+            contract.add_product(block, left, right, request.rate(unit.parts[0]))
+        elif unit.head and self._full:
+            contract.add_head(block, request.weights(unit, numbers, *factors)[:, 0, :, 0], len(cotangents))
+        elif unit.head:  # the gradient there is the cotangent, the same for all samples
+            for number in numbers:
+                rate = float(cotangents.double().square().sum()) * request.rate(unit.parts[number])
+                contract.add_traced_head(block, factors[0].operands[number], factors[1].operands[number], rate)
+        else:
+            self._add_gram(request, unit, numbers, factors, block)
 
-    def _add_gram(self, request: _Request, unit: Unit, numbers: list[int], factors: tuple[Factor, Factor], block: Tensor) -> None:
+    def _add_gram(self, request: Request, unit: Unit, numbers: list[int], factors: tuple[Factor, Factor], block: Tensor) -> None:
         """(Products of operands) ∘ (products of gradients), in blocks that pairs of positions do not make too large."""
         left, right = factors
         each = len(block) // left.samples
@@ -284,7 +269,7 @@ class TangentKernel:
         for begin, end in contract.gram_blocks(left.samples, right.samples, 1 if self._full else positions):
             part = left[begin:end]
             add = contract.add_full if self._full else contract.add_traced
-            add(block[begin * each : end * each], _weights(request, unit, numbers, part, right), part.rows, right.rows)
+            add(block[begin * each : end * each], request.weights(unit, numbers, part, right), part.rows, right.rows)
 
 
 def _same_stream(x: Tensor):
@@ -296,27 +281,6 @@ def _layer(parameter: str) -> str:
     return parameter.rpartition(".")[0] or parameter
 
 
-def _by_target(request: _Request, unit: Unit) -> Iterator[tuple[Tensor, list[int]]]:
-    """Kernels that the unit's parts add to, with the numbers of these parts."""
-    numbers: dict[int, list[int]] = {}
-    for number, part in enumerate(unit.parts):
-        numbers.setdefault(id(request.targets[part.parameter]), []).append(number)
-    for found in numbers.values():
-        yield request.targets[unit.parts[found[0]].parameter], found
-
-
-def _weights(request: _Request, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
-    """Σ_p η_p × products of operands, (n, position, n′, position)."""
-    total: Tensor | None = None
-    for number in numbers:
-        first, second, part = left.operands[number], right.operands[number], unit.parts[number]
-        product, rate = contract.pairing(first, second, request.targets[part.parameter].dtype), request.rate(part)
-        product = product if rate == 1.0 else product.mul_(rate)
-        total = product if total is None else total.add_(product)
-    assert total is not None
-    return total.view(left.samples, -1, right.samples, right.operands[numbers[0]].shape[1])
-
-
 def _factor(unit: Unit, pieces: list[Tensor], *, full: bool) -> Factor:
     """The pieces as a factor; positions where no gradient arrives are dropped."""
     if unit.contraction != "gram":
@@ -326,28 +290,10 @@ def _factor(unit: Unit, pieces: list[Tensor], *, full: bool) -> Factor:
     *operands, rows = pieces
     axis = 2 if full else 1
     if rows.shape[axis] > 1:
-        active = (rows != 0).any(-1).any(0).any(2 - axis).nonzero().flatten()
+        active = ((rows.amax(-1) != 0) | (rows.amin(-1) != 0)).any(0).any(2 - axis).nonzero().flatten()
         if len(active) < rows.shape[axis]:
             operands, rows = [each.index_select(1, active) for each in operands], rows.index_select(axis, active)
     return Factor(rows if full else rows.flatten(2), operands)
-
-
-def _check(outputs: str, samples: int | None, memory: int, x: Tensor, x2: Tensor | None) -> None:
-    if outputs not in ("full", "trace", "sum"):
-        raise ParameterError(f'`outputs` must be "full", "trace" or "sum", got {outputs!r}')
-    if samples is not None and (outputs != "trace" or samples < 1):
-        raise ParameterError(f'`samples` must be at least 1 and goes with outputs="trace", got {samples} with {outputs!r}')
-    if memory < 1:
-        raise ParameterError(f"`memory` must be a number of bytes, got {memory}")
-    for name, inputs in (("x", x), ("x2", x2)):
-        if inputs is not None and (inputs.ndim == 0 or len(inputs) == 0):
-            raise ParameterError(f"`{name}` must hold at least one sample (n, …), got shape {tuple(inputs.shape)}")
-
-
-def _checked_rates(network: nn.Module, rates: Mapping[str, float] | None) -> Mapping[str, float]:
-    if unknown := set(rates or {}) - {name for name, _ in network.named_parameters()}:
-        raise ParameterError(f"`rates` names parameters that the network does not have: {sorted(unknown)}")
-    return rates or {}
 
 
 def _check_as_surveyed(network: nn.Module, survey: Survey, uses: ParameterUses, output: Tensor, state: State) -> None:

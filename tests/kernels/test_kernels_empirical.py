@@ -8,7 +8,7 @@ from torch import nn
 
 from richlearn.errors import ParameterError
 from richlearn.kernels import empirical_ntk
-from richlearn.kernels.ntk import _check
+from richlearn.kernels._request import check_arguments
 from richlearn.networks import MLP, TwoLayer
 from richlearn.seeds import generator, global_stream
 
@@ -181,6 +181,6 @@ def test_kernels_leave_the_network_alone():
 def test_arguments_are_checked():
     network = _made(NETWORKS["two-layer"])
     with pytest.raises(ParameterError, match='`outputs` must be "full", "trace" or "sum", got \'all\''):
-        unwrap(_check)("all", None, 1, X, None)  # without the tests' own type checker
+        unwrap(check_arguments)("all", None, 1, X, None)  # without the tests' own type checker
     with pytest.raises(ParameterError, match=r"`rates` names parameters that the network does not have: \['layers.9.weight'\]"):
         empirical_ntk(network, X, rates={"layers.9.weight": 2.0})

@@ -1,0 +1,66 @@
+"""What is asked of a kernel: the checks of its arguments, and one kernel to compute."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from richlearn.errors import ParameterError
+from richlearn.kernels import _contract as contract
+from richlearn.kernels._factors import Factor
+from richlearn.kernels._plan import Part, Unit
+
+Outputs = Literal["full", "trace", "sum"]
+
+
+def check_arguments(outputs: str, samples: int | None, memory: int, x: Tensor, x2: Tensor | None) -> None:
+    """Raise `ParameterError` where an argument of a kernel is out of range."""
+    if outputs not in ("full", "trace", "sum"):
+        raise ParameterError(f'`outputs` must be "full", "trace" or "sum", got {outputs!r}')
+    if samples is not None and (outputs != "trace" or samples < 1):
+        raise ParameterError(f'`samples` must be at least 1 and goes with outputs="trace", got {samples} with {outputs!r}')
+    if memory < 1:
+        raise ParameterError(f"`memory` must be a number of bytes, got {memory}")
+    for name, inputs in (("x", x), ("x2", x2)):
+        if inputs is not None and (inputs.ndim == 0 or len(inputs) == 0):
+            raise ParameterError(f"`{name}` must hold at least one sample (n, …), got shape {tuple(inputs.shape)}")
+
+
+def checked_rates(network: nn.Module, rates: Mapping[str, float] | None) -> Mapping[str, float]:
+    """`rates`, all of them of parameters that the network has."""
+    if unknown := set(rates or {}) - {name for name, _ in network.named_parameters()}:
+        raise ParameterError(f"`rates` names parameters that the network does not have: {sorted(unknown)}")
+    return rates or {}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One kernel to compute: whose, with which rates, and where each part of it goes."""
+
+    network: nn.Module
+    values: Mapping[str, Tensor] | None
+    rates: Mapping[str, float]
+    targets: Mapping[str, Tensor]  # by parameter; all the same tensor, or one a layer
+
+    def rate(self, part: Part) -> float:
+        """η_p."""
+        return float(self.rates.get(part.parameter, 1.0))
+
+    def shares(self, unit: Unit) -> list[tuple[Tensor, list[int]]]:
+        """Kernels that the unit's parts add to, with the numbers of these parts."""
+        numbers: dict[int, list[int]] = {}
+        for number, part in enumerate(unit.parts):
+            numbers.setdefault(id(self.targets[part.parameter]), []).append(number)
+        return [(self.targets[unit.parts[found[0]].parameter], found) for found in numbers.values()]
+
+    def weights(self, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
+        """Σ_p η_p × products of operands, (n, position, n′, position)."""
+        total: Tensor | None = None
+        for number in numbers:
+            first, second, part = left.operands[number], right.operands[number], unit.parts[number]
+            product, rate = contract.pairing(first, second, self.targets[part.parameter].dtype), self.rate(part)
+            product = product if rate == 1.0 else product.mul_(rate)
+            total = product if total is None else total.add_(product)
+        assert total is not None
+        return total.view(left.samples, -1, right.samples, right.operands[numbers[0]].shape[1])
