@@ -136,6 +136,10 @@ SCHEMES = Catalog(
         "overall_scale": Entry("richlearn.schemes:OverallScale", "standard with every layer multiplied by τ"),
         "unbalanced": Entry("richlearn.schemes:Unbalanced", "two-layer, symmetrised, every unit at scale τ and conserved quantity δ", "1b"),
         "lambda_balanced": Entry("richlearn.schemes:LambdaBalanced", "Dominé et al. 2024: two-layer with Δ = λI", numerics=2),
+        "single_unit": Entry(
+            "richlearn.schemes:SingleUnit", "one linear unit with given β₀ and δ: the start of the exact solutions", "2-4"
+        ),
+        "isotropic": Entry("richlearn.schemes:Isotropic", "deep linear, all layers balanced but the last: aaᵀ − WWᵀ = −εI"),
         "unscaled": Entry("richlearn.schemes:Unscaled", "standard at α = 1, τ = 1: the reference row of a scale sweep"),
         "upstream": Entry("richlearn.schemes:Upstream", "relative scale α = 10: earlier layers learn faster"),
         "balanced": Entry("richlearn.schemes:Balanced", "standard with each unit rescaled to δ = 0, the function kept"),
@@ -157,7 +161,25 @@ TASKS = Catalog(
     "richlearn.tasks",
     {
         "teacher_student": Entry("richlearn.tasks:TeacherStudent", "labels of a small two-layer ReLU teacher on the unit sphere", "1"),
+        "xor": Entry("richlearn.tasks:Xor", "four clusters in the plane, labelled by the product of their signs", "5a"),
         "linear_regression": Entry("richlearn.tasks:LinearRegression", "linear teacher on white, whitened or low-rank input", "2-4"),
+    },
+)
+PREDICTIONS = Catalog(
+    "prediction",
+    "richlearn.predictions",
+    {
+        "single_neuron": Entry("richlearn.predictions:SingleNeuronRun", "one linear neuron on whitened or low-rank input, exact", "2-4"),
+        "implicit_bias": Entry(
+            "richlearn.predictions:ImplicitBias", "where one linear neuron ends on low-rank input, and its way there", "4"
+        ),
+        "balanced_linear": Entry(
+            "richlearn.predictions:BalancedLinearRun", "two-layer linear network with Δ = δI on whitened input, exact"
+        ),
+        "deep_linear": Entry("richlearn.predictions:DeepLinearRun", "deep linear network with isotropic weights: β, kernel and limit"),
+        "piecewise_linear": Entry(
+            "richlearn.predictions:PiecewiseLinearRun", "every unit of a two-layer network by its closed equation in β_k and δ_k", "5a"
+        ),
     },
 )
 METRICS = Catalog(

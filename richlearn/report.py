@@ -143,7 +143,7 @@ class Results:
         from richlearn import figures
 
         tables = self.current, self.curves(), self.leaderboard()
-        return {name: figures.draw(name, *tables, self.asked, self._teacher()) for name in self.protocol.figures}
+        return {name: figures.draw(name, *tables, self.asked, self._teacher(), self._data()) for name in self.protocol.figures}
 
     def _teacher(self) -> Any:
         """Directions and readouts of the teacher, for the trajectories; None for other tasks."""
@@ -152,6 +152,15 @@ class Results:
         from richlearn.tasks import TeacherStudent
 
         return TeacherStudent(**self.protocol.task.parameters, seed=self.asked.seeds[0]).teacher()
+
+    def _data(self) -> Any:
+        """Training inputs and targets of the first seed, for the figures that show them; else None."""
+        if not {"solutions", "partition"} & set(self.protocol.figures):
+            return None
+        from richlearn.bench.build import task_of
+
+        split = task_of(json.loads(TrialMaker(self.protocol).trial(self.protocol.cells()[0], self.asked.seeds[0]).spec)).train
+        return split.inputs.numpy(), split.targets.numpy()
 
     def _save(self, name: str, figure: Any) -> Path:
         from richlearn import figures

@@ -8,10 +8,10 @@ import pytest
 from tiny_runs import SCHEME
 
 from richlearn import catalog
-from richlearn.catalog import METRICS, NETWORKS, SCHEMES, TASKS
+from richlearn.catalog import METRICS, NETWORKS, PREDICTIONS, SCHEMES, TASKS
 from richlearn.errors import UsageError
 
-KINDS = {kind.kind: kind for kind in (SCHEMES, NETWORKS, TASKS, METRICS)}
+KINDS = {kind.kind: kind for kind in (SCHEMES, NETWORKS, TASKS, METRICS, PREDICTIONS)}
 ALL = [(kind, name) for kind, each in KINDS.items() for name in each.own]
 
 

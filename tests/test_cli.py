@@ -41,7 +41,14 @@ def printed_by(*arguments):
 
 def test_list_shows_every_kind_with_meaning_and_figure():
     _, out, _ = main_with("list")
-    assert [line for line in out.splitlines() if not line.startswith(" ")] == ["benchmarks:", "schemes:", "tasks:", "networks:", "metrics:"]
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == [
+        "benchmarks:",
+        "schemes:",
+        "tasks:",
+        "networks:",
+        "metrics:",
+        "predictions:",
+    ]
     assert re.search(r"  unbalanced +two-layer, symmetrised.* \(figure 1b\)", out)
 
 

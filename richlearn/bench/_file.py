@@ -9,6 +9,7 @@ import pandas as pd
 from richlearn.bench._disk import Disk
 from richlearn.bench._staging import staging_name
 from richlearn.bench.columns import BEYOND, COLUMNS, NAMES, as_text
+from richlearn.bench.scores import SCORES
 from richlearn.errors import RecordError, StorageError
 
 
@@ -41,7 +42,8 @@ def _relations(row: dict[str, str]) -> list[str]:
     found = []
     if low > value or high < value:
         found.append(f"`value`: expected a number between `ci_low` {row['ci_low']} and `ci_high` {row['ci_high']}; got `{row['value']}`")
-    if (row["rank"] == "") != (value != value):
+    ranked = row["score"] not in SCORES or SCORES[row["score"]].ranked
+    if (row["rank"] == "") != (value != value or not ranked):
         found.append(f"`rank`: expected one exactly where `value` is a number; got `{row['rank']}` beside `{row['value']}`")
     return found
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from richlearn.bench._names import check_batch, record_name
 from richlearn.bench.content import canonical_json, content_hash, text_hash
-from richlearn.bench.tables import CURVES, TRIALS, VERSION, to_arrow
+from richlearn.bench.tables import CURVES, TRIALS, VERSION, complete, to_arrow
 from richlearn.errors import RecordError
 
 _TRIALS, CURVES_FILE, _ENVIRONMENT, _DIGEST = "trials.parquet", "curves.parquet", "environment.json", "digest.json"
@@ -169,6 +169,6 @@ def _read(data: bytes, schema: pa.Schema) -> pa.Table:
         table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise RecordError(f"holds a table that pyarrow cannot read: {error}") from error
-    if not table.schema.equals(schema):
+    if (found := complete(table, schema)) is None:
         raise RecordError(f"has other columns than version {VERSION} prescribes")
-    return table.replace_schema_metadata(schema.metadata)
+    return found

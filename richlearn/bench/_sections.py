@@ -10,6 +10,8 @@ from richlearn import catalog
 from richlearn.bench._axes import Axis, Parameters, Seeds, refused, seeds
 from richlearn.errors import UsageError
 
+VARIANT = "variant"  # the parameter of a row that names its variant
+
 
 def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -68,6 +70,19 @@ class Network(Section):
     parameters: Parameters = Field(default={}, description="Arguments of the network's class, such as `width`.")
 
 
+Prediction = _known(catalog.PREDICTIONS)
+
+
+class Variant(Section):
+    """Another task and network of the same kinds: every scheme runs on each variant."""
+
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", description="What its rows are called, as parameter `variant`.")
+    ]
+    task: Parameters = Field(default={}, description="Arguments of the task's class that differ from `task.parameters`.")
+    network: Parameters = Field(default={}, description="Arguments of the network's class that differ from `network.parameters`.")
+
+
 class Scheme(Section):
     """One initialisation scheme: a row of the leaderboard, or several where `grid` is given."""
 
@@ -83,6 +98,8 @@ class Scheme(Section):
         for name in grid:
             if name in info.data.get("parameters", {}):
                 raise refused(f"`{name}` stands in `parameters` too; give it once", name)
+            if name == VARIANT:
+                raise refused("`variant` is what the rows of `variants` are called by", name)
         return grid
 
     @property

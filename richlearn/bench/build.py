@@ -2,13 +2,17 @@
 
 import inspect
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from richlearn import catalog
 from richlearn.errors import NotApplicable, ParameterError, UsageError, nearest
+from richlearn.predictions import PredictionMonitor
+from richlearn.predictions.monitor import matrices, setting
 from richlearn.schemes.base import Scheme
 from richlearn.schemes.multipliers import Multipliers
 from richlearn.seeds import generator, global_stream
@@ -86,6 +90,24 @@ def network_of(spec: dict[str, Any], task: Task) -> tuple[nn.Module, Multipliers
     inputs = task.train.inputs[: spec["measure"]["probe"]].double()
     multipliers = scheme_of(spec).apply(network, generator(spec["seed"], "network"), batch=inputs, optimizer=spec["optimizer"]["name"])
     return network.to(task.dtype), multipliers
+
+
+def prediction_monitor(spec: dict[str, Any], task: Task, times: Iterable[int], lr: Mapping[str, float]) -> PredictionMonitor | None:
+    """The callback that compares the trials of a batch with the protocol's prediction; None where it has none."""
+    if "prediction" not in spec:
+        return None
+    return PredictionMonitor(catalog.PREDICTIONS.load(spec["prediction"])(), task.train, times, lr, loss=task.loss)
+
+
+def check_prediction(spec: dict[str, Any], task: Task, network: nn.Module, multipliers: Multipliers) -> None:
+    """Raise `NotApplicable` where the protocol's prediction cannot speak of a trial's network."""
+    if (monitor := prediction_monitor(spec, task, [], {})) is None:
+        return
+    weights = matrices(network)
+    try:
+        monitor.prediction.predict(list(weights.values()), setting(task.train, multipliers.lr, weights), np.array([0.0, spec["lr"]]))
+    except ParameterError as error:
+        raise NotApplicable(f"prediction `{spec['prediction']}`: {error}") from None
 
 
 def reason_not_applicable(spec: dict[str, Any]) -> str | None:

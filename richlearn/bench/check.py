@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from richlearn.bench._sections import VARIANT
 from richlearn.bench.protocol import Protocol, SchemeRow
 from richlearn.bench.trials import TrialMaker
 from richlearn.errors import NotApplicable, RichlearnError, UsageError
@@ -31,7 +32,6 @@ def check_components(maker: TrialMaker, rows: Sequence[SchemeRow]) -> None:
     from richlearn.bench.build import network_of, optimizer_of, scheme_of, task_of
 
     protocol: Protocol = maker.protocol
-    spec = json.loads(maker.trial(SchemeRow("standard", {}), protocol.seeds[0]).spec)
     problems: list[str] = []
 
     def attempt(path: tuple[str | int, ...], build: Callable[[], object]) -> None:
@@ -42,19 +42,23 @@ def check_components(maker: TrialMaker, rows: Sequence[SchemeRow]) -> None:
         except Exception as error:  # a user's own code may raise anything
             problems.append(protocol.problem(path, f"{type(error).__name__}: {error}".splitlines()[0]))
 
-    def serves() -> None:
+    def serves(spec: dict) -> None:
         network, _ = network_of(spec, task_of(spec))
         if protocol.training.stack > 1 and maker.strategy != "ddp":
             _check_stackable(network)
 
     def scheme(row: SchemeRow) -> None:
-        scheme_of({"scheme": {"name": row.name, "parameters": row.parameters}})
+        scheme_of({"scheme": {"name": row.name, "parameters": row.arguments}})
         maker.lr(row)
 
-    attempt(("task",), lambda: task_of(spec))
-    attempt(("optimizer",), lambda: optimizer_of(spec))
-    if not problems:
-        attempt(("network",), serves)
+    for variant in protocol.variants or [None]:
+        row = SchemeRow("standard", {VARIANT: variant.name} if variant else {})
+        spec = json.loads(maker.trial(row, protocol.seeds[0]).spec)
+        place = ("variants", protocol.variants.index(variant)) if variant else ()
+        attempt((*place, "task"), partial(task_of, spec))
+        attempt(("optimizer",), partial(optimizer_of, spec))
+        if not problems:
+            attempt((*place, "network"), partial(serves, spec))
     for row in rows:
         attempt(row.path, partial(scheme, row))
     if problems:

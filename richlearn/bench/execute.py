@@ -15,13 +15,14 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from richlearn.bench import environment
-from richlearn.bench.build import network_of, optimizer_of, task_of
+from richlearn.bench.build import check_prediction, network_of, optimizer_of, prediction_monitor, task_of
 from richlearn.bench.content import canonical_json, content_hash
 from richlearn.bench.folder import RunFolder
 from richlearn.bench.records import Record
 from richlearn.bench.trials import Batch, Trial
 from richlearn.bench.verdict import outcome
 from richlearn.errors import NotApplicable
+from richlearn.predictions import PredictionMonitor
 from richlearn.tasks.base import Task
 from richlearn.training import Burst, LossRecorder, Member, NetworkModule, NetworkStepsBar, RichnessMonitor, StackedModule
 from richlearn.training.burst import check_stackable
@@ -98,7 +99,8 @@ class Executor:
         ready, refused = [], []
         for trial in batch.trials:
             try:
-                network, multipliers = network_of(json.loads(trial.spec), task)
+                network, multipliers = network_of(spec := json.loads(trial.spec), task)
+                check_prediction(spec, task, network, multipliers)
             except NotApplicable as reason:
                 refused.append((trial, {"status": "not_applicable", "reason": str(reason)}))
                 continue
@@ -136,12 +138,14 @@ class Executor:
         checks = sorted({*check_times(steps, measure["check_every"]), *measured})
         recorder = LossRecorder(task.train, task.test, checks)
         monitor = RichnessMonitor(task.train.inputs[: measure["probe"]], measured, directions=measure["directions"], details=False)
+        theory = prediction_monitor(spec, task, measured, {one.trial.hash: one.trial.lr for one in group})
         module = self._module(batch, group, spec, task, checks)
-        trainer = self._trainer(batch, steps, [recorder, monitor, NetworkStepsBar(self.bar)] if self.bar else [recorder, monitor])
+        callbacks = [recorder, monitor, *([theory] if theory else []), *([NetworkStepsBar(self.bar)] if self.bar else [])]
+        trainer = self._trainer(batch, steps, callbacks)
         _fit(trainer, module, None if isinstance(module, StackedModule) else task)
         if self.save_weights and self.folder is not None and trainer.is_global_zero:
             self._save_weights(module)
-        curves = _curves(recorder, monitor)
+        curves = _curves(recorder, monitor, theory)
         rows = [(one.trial, self._outcome(one.trial, module, recorder, curves, task)) for one in group]
         compiled = isinstance(module, StackedModule) and module.burst.compiled
         return rows, curves, _device_name(trainer), compiled
@@ -216,12 +220,13 @@ def _fit(trainer: Trainer, module: LightningModule, datamodule: Task | None) -> 
         trainer.fit(module, datamodule=datamodule)
 
 
-def _curves(recorder: LossRecorder, monitor: RichnessMonitor) -> pd.DataFrame:
-    """Losses and richness in one table, a row per trial and step."""
-    losses, richness = recorder.table(), monitor.table()
-    if richness.empty:
-        return losses
-    return losses.merge(richness, on=["trial", "step"], how="left").sort_values(["trial", "step"], ignore_index=True)
+def _curves(recorder: LossRecorder, *monitors: RichnessMonitor | PredictionMonitor | None) -> pd.DataFrame:
+    """Losses, richness and predictions in one table, a row per trial and step."""
+    found = recorder.table()
+    for table in [monitor.table() for monitor in monitors if monitor]:
+        if not table.empty:
+            found = found.merge(table, on=["trial", "step"], how="left")
+    return found.sort_values(["trial", "step"], ignore_index=True)
 
 
 def _device_name(trainer: Trainer) -> str:

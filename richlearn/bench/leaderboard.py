@@ -178,7 +178,7 @@ def _p_values(rows: list[_Scored], baseline: str | None) -> list[float | str | N
 def _ranks(rows: list[_Scored]) -> list[int | None]:
     """1 + the number of rows with a better value; ties share, a row without a number has no rank."""
     sign = 1 if not rows or rows[0].score.better == "lower" else -1
-    keys = [None if row.estimate is None else sign * row.estimate.value for row in rows]
+    keys = [None if row.estimate is None or not row.score.ranked else sign * row.estimate.value for row in rows]
     known = np.sort([key for key in keys if key is not None])
     return [None if key is None else 1 + int(np.searchsorted(known, key, side="left")) for key in keys]
 

@@ -113,9 +113,9 @@ def _stale(maker: TrialMaker, rows: Sequence[SchemeRow], trials: pd.DataFrame, p
     """Recorded trials of this protocol whose content is not what a run would compute today."""
     lines, known = [], {row.identity for row in rows}
     strangers = trials[(trials["protocol_hash"] == maker.protocol.hash) & ~trials["trial"].isin(planned) & (trials["role"] == "score")]
-    for (scheme, _), group in strangers.groupby(["scheme", "parameters"], sort=True):
+    for (scheme, parameters), group in strangers.groupby(["scheme", "parameters"], sort=True):
         there = json.loads(group["spec"].iloc[0])
-        row = SchemeRow(str(scheme), there["scheme"]["parameters"])
+        row = SchemeRow(str(scheme), json.loads(str(parameters)))
         if row.identity not in known:
             continue
         here = json.loads(maker.trial(row, there["seed"], there["lr"]).spec)

@@ -9,18 +9,35 @@ from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_
 
 from richlearn.bench._axes import MAX_ROWS, MAX_TRIALS, Seeds, refused, seeds_text, short, shown
 from richlearn.bench._problems import lines
-from richlearn.bench._sections import Goal, Measure, Network, Optimizer, Regime, Scheme, Search, Section, Task, Training, distinct
+from richlearn.bench._sections import (
+    VARIANT,
+    Goal,
+    Measure,
+    Network,
+    Optimizer,
+    Prediction,
+    Regime,
+    Scheme,
+    Search,
+    Section,
+    Task,
+    Training,
+    Variant,
+    distinct,
+)  # fmt: skip
 from richlearn.bench._yaml import Key, Source, dump, read
 from richlearn.bench._yaml import load as load_yaml
 from richlearn.bench.content import canonical_json, content_hash
 from richlearn.catalog import Entry
 from richlearn.errors import UsageError, nearest
 
-Score = Literal["test_loss", "steps_to_goal"]
-FigureName = Literal["phase_portrait", "curves", "trajectories", "scheme_comparison"]
+Score = Literal["test_loss", "steps_to_goal", "prediction_error"]
+FigureName = Literal["phase_portrait", "curves", "trajectories", "scheme_comparison", "dynamics", "hyperboloids", "solutions", "partition"]
 
 # What decides neither how a trial is trained nor how it is scored.
 _NOT_CONTENT = {"name", "summary", "figure", "figures", "seeds"}
+# What is content where it is asked for; absent, it leaves the hashes of protocols that came before it as they are.
+_IF_GIVEN = ("variants", "prediction")
 
 
 def _shown(value: Any) -> str:
@@ -42,14 +59,23 @@ class SchemeRow:
         return f"{self.name}({inside})" if inside else self.name
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """The scheme's own arguments: the parameters without the name of the variant."""
+        return {name: value for name, value in self.parameters.items() if name != VARIANT}
+
+    @property
     def identity(self) -> str:
         """What tells rows apart: labels of nearly equal parameters look alike."""
         return canonical_json([self.name, self.parameters])
 
 
-def _rows(schemes: tuple[Scheme, ...]) -> list[SchemeRow]:
+def _rows(schemes: tuple[Scheme, ...], variants: tuple[Variant, ...]) -> list[SchemeRow]:
+    named = [{VARIANT: variant.name} for variant in variants] or [{}]
     return [
-        SchemeRow(scheme.name, parameters, ("schemes", index)) for index, scheme in enumerate(schemes) for parameters in scheme.settings()
+        SchemeRow(scheme.name, {**variant, **parameters}, ("schemes", index))
+        for variant in named
+        for index, scheme in enumerate(schemes)
+        for parameters in scheme.settings()
     ]
 
 
@@ -69,10 +95,16 @@ class Protocol(Section):
     seeds: Seeds = Field(
         description="Seeds of the scored trials, such as 0-3, 0,2,5-7 or a list. A seed fixes data, teacher, initialisation, order."
     )
+    variants: tuple[Variant, ...] = Field(
+        default=(), strict=False, description="Further tasks and networks of these kinds; every scheme runs on each. Empty: only the above."
+    )
     schemes: tuple[Scheme, ...] = Field(strict=False, description="The initialisations to compare.")
     baseline: str | None = Field(default=None, description="The row against which the others are tested: its name, or its label.")
     training: Training
     optimizer: Optimizer
+    prediction: Prediction | None = Field(  # pyright: ignore[reportInvalidTypeForm]
+        default=None, description="The theory that every run is compared with; null: none."
+    )
     measure: Measure = Field(default=Measure(), description="What is looked at while training.")
     goal: Goal = Field(default=Goal(), description="The threshold whose crossing is timed.")
     scores: tuple[Score, ...] = Field(
@@ -89,13 +121,14 @@ class Protocol(Section):
     def _bounded_and_distinct(cls, schemes: tuple[Scheme, ...], info: ValidationInfo) -> tuple[Scheme, ...]:
         if not schemes:
             raise refused("expected at least one scheme, got none")
-        rows = sum(scheme.size for scheme in schemes)
+        variants = info.data.get("variants", ())
+        rows = sum(scheme.size for scheme in schemes) * max(1, len(variants))
         if rows > MAX_ROWS:
             raise refused(f"{shown(rows)} rows are more than the {MAX_ROWS:,} that a protocol may have")
         if (count := rows * len(info.data.get("seeds", [0]))) > MAX_TRIALS:
             raise refused(f"{shown(count)} trials (rows × seeds) are more than the {MAX_TRIALS:,} that a protocol may have")
         first: dict[str, SchemeRow] = {}
-        for row in _rows(schemes):
+        for row in _rows(schemes, variants):
             if first.setdefault(row.identity, row) is not row:
                 raise refused(f"row {row.label} stands twice", *row.path[1:])
         return schemes
@@ -105,7 +138,7 @@ class Protocol(Section):
     def _names_one_row(cls, baseline: str | None, info: ValidationInfo) -> str | None:
         if baseline is None or "schemes" not in info.data:
             return baseline
-        rows = _rows(info.data["schemes"])
+        rows = _rows(info.data["schemes"], info.data.get("variants", ()))
         if not (found := _matching(rows, baseline)):
             raise refused(f"expected one of the rows, got {short(baseline)}; {nearest(baseline, {row.label for row in rows[:1000]})}")
         if len(found) > 1:
@@ -137,14 +170,38 @@ class Protocol(Section):
             return None
         if common := set(search.seeds) & set(info.data.get("seeds", ())):
             raise refused(f"expected seeds that the scores do not use, got {min(common)}", "seeds")
-        count = sum(scheme.size for scheme in info.data.get("schemes", ())) * search.most_trials
+        count = (
+            sum(scheme.size for scheme in info.data.get("schemes", ())) * max(1, len(info.data.get("variants", ()))) * search.most_trials
+        )
         if count > MAX_TRIALS:
             raise refused(f"up to {shown(count)} search trials are more than the {MAX_TRIALS:,} that a protocol may have")
         return search
 
+    @field_validator("variants")
+    @classmethod
+    def _distinct_variants(cls, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+        if variants:
+            distinct(tuple(variant.name for variant in variants))
+        return variants
+
+    @field_validator("prediction")
+    @classmethod
+    def _is_gradient_flow(cls, prediction: str | None, info: ValidationInfo) -> str | None:
+        """Theory speaks of gradient flow: nothing but small steps of plain gradient descent comes near it."""
+        training, optimizer = info.data.get("training"), info.data.get("optimizer")
+        if prediction is None or training is None or optimizer is None:
+            return prediction
+        if training.batch_size is not None or optimizer.name != "sgd" or optimizer.momentum or optimizer.weight_decay:
+            raise refused("a prediction is one of gradient flow: expected sgd without momentum and weight decay, and batch_size null")
+        if optimizer.schedule.name != "constant":
+            raise refused("a prediction is one of gradient flow: expected `optimizer.schedule` constant")
+        return prediction
+
     @field_validator("scores")
     @classmethod
-    def _distinct_scores(cls, scores: tuple[str, ...]) -> tuple[str, ...]:
+    def _distinct_scores(cls, scores: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "prediction_error" in scores and info.data.get("prediction", "") is None:
+            raise refused("`prediction_error` needs a `prediction`", scores.index("prediction_error"))
         return distinct(scores)
 
     @field_validator("figures")
@@ -152,11 +209,14 @@ class Protocol(Section):
     def _figures_have_their_data(cls, figures: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if "trajectories" in figures and not getattr(info.data.get("measure"), "directions", True):
             raise refused("`trajectories` needs `measure.directions: true`", figures.index("trajectories"))
+        for name in ("dynamics", "hyperboloids", "solutions", "partition"):
+            if name in figures and info.data.get("prediction", "") is None:
+                raise refused(f"`{name}` needs a `prediction`", figures.index(name))
         return distinct(figures) if figures else figures
 
     def cells(self) -> list[SchemeRow]:
         """The rows in the protocol's order, grids expanded."""
-        return _rows(self.schemes)
+        return _rows(self.schemes, self.variants)
 
     def baseline_row(self) -> SchemeRow | None:
         """The row against which the others are tested."""
@@ -164,7 +224,12 @@ class Protocol(Section):
 
     def content(self) -> dict[str, Any]:
         """What is hashed: all but seeds, texts and figures, as plain data."""
-        return self.model_dump(mode="json", exclude=_NOT_CONTENT)
+        data = self.model_dump(mode="json", exclude=_NOT_CONTENT)
+        return {name: value for name, value in data.items() if value or name not in _IF_GIVEN}
+
+    def variant(self, row: SchemeRow) -> Variant | None:
+        """The variant of the task and network that a row runs on."""
+        return next((each for each in self.variants if each.name == row.parameters.get(VARIANT)), None)
 
     @cached_property
     def hash(self) -> str:

@@ -31,6 +31,7 @@ class Family:
 
 LOSSES = Family(statistics.geometric_mean, lambda values, _: np.log(np.maximum(values, _SMALLEST)), censors=False)
 TIMES = Family(statistics.median, lambda values, budget: np.log(np.clip(values, 1, budget)), censors=True)
+ERRORS = Family(statistics.largest, lambda values, _: np.log(np.maximum(values, _SMALLEST)), censors=False)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Score:
         better: which direction is an improvement.
         family: its statistics.
         sample: the scored trials of one cell -> one value a seed (index: seed), missing where the run gives none.
+        ranked: whether rows compete: how far theory is off is no merit of a scheme.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Score:
     better: Literal["lower", "higher"]
     family: Family
     sample: Callable[[pd.DataFrame], pd.Series]
+    ranked: bool = True
 
     def __post_init__(self) -> None:
         if self.better not in ("lower", "higher"):
@@ -71,6 +74,7 @@ SCORES = {
     for score in (
         Score("test_loss", "MSE", "lower", LOSSES, column("test_loss")),
         Score("steps_to_goal", "updates", "lower", TIMES, column("sustained_reached")),
+        Score("prediction_error", "relative", "lower", ERRORS, column("prediction_error"), ranked=False),
     )
 }
 

@@ -61,6 +61,15 @@ def geometric_mean(values: ArrayLike, level: float = LEVEL) -> Estimate:
     return Estimate(float(np.exp(mean)), float(np.exp(mean - half)), float(np.exp(mean + half)), level)
 
 
+def largest(values: ArrayLike) -> Estimate:
+    """The largest value, without an interval: a bound that held for every seed.
+
+    >>> largest([0.1, 0.3]).value
+    0.3
+    """
+    return Estimate(float(_sample(values).max()), math.nan, math.nan, math.nan)
+
+
 def median(values: ArrayLike, level: float = LEVEL) -> Estimate:
     """Median with its distribution-free order-statistics interval [v₍ₖ₎, v₍ₙ₊₁₋ₖ₎], valid under censoring.
 

@@ -1,5 +1,7 @@
 """The two tables of a record: their columns, types and units, fixed in an explicit Arrow schema."""
 
+from collections.abc import Collection
+
 import pandas as pd
 import pyarrow as pa
 
@@ -41,6 +43,7 @@ _TRIALS = {
     "parameter_distance": (pa.float64(), "", "‖θ − θ₀‖ / ‖θ₀‖"),
     "delta_init": (pa.float64(), "", "mean δ over hidden units at initialisation; missing: no such units"),
     "delta_drift": (pa.float64(), "", "‖δ − δ₀‖ / ‖κ₀‖ over hidden units"),
+    "prediction_error": (pa.float64(), "", "of theory, over the whole run: largest ‖observed − predicted‖ / largest ‖predicted‖"),
     "regime": (pa.string(), "", "aligned_not_fitted, lazy, rich or delayed_rich"),
     "regime_note": (pa.string(), "", "large parameter but small kernel motion is flagged here"),
     "spec": (pa.string(), "", "the trial's whole content, canonical JSON"),
@@ -59,7 +62,11 @@ _CURVES = {
     "delta_drift": (pa.float64(), "", "‖δ − δ₀‖ / ‖κ₀‖ over hidden units"),
     "delta": (pa.list_(pa.float32()), "", "δ of each hidden unit"),
     "directions": (pa.list_(pa.float32()), "", "|a_k| w_k of each hidden unit, flattened; only where the protocol asks for it"),
+    "observed": (pa.map_(pa.string(), pa.float64()), "", "what the protocol's prediction speaks of, as it was measured"),
+    "predicted": (pa.map_(pa.string(), pa.float64()), "", "the same by theory"),
 }
+# Columns that stand in a record only where something was predicted.
+_OPTIONAL = {"prediction_error", "observed", "predicted"}
 
 
 def _schema(columns: dict, table: str) -> pa.Schema:
@@ -71,10 +78,27 @@ TRIALS = _schema(_TRIALS, "trials")
 CURVES = _schema(_CURVES, "curves")
 
 
+def without(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """`schema` without the columns `names`."""
+    return pa.schema([each for each in schema if each.name not in names], metadata=schema.metadata)
+
+
+def complete(table: pa.Table, schema: pa.Schema) -> pa.Table | None:
+    """`table` with all columns of `schema`, optional ones that it lacks as missing values; None if it is no such table."""
+    away = _OPTIONAL & (set(schema.names) - set(table.schema.names))
+    if not table.schema.equals(without(schema, away)):
+        return None
+    for name in away:
+        table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
+    return table.select(schema.names).replace_schema_metadata(schema.metadata)
+
+
 def to_arrow(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
-    """`frame` as an Arrow table of exactly `schema`; absent columns become missing values, extra ones are an error."""
+    """`frame` as an Arrow table of `schema`; absent columns become missing values or, if optional, stay away; extra ones are an error."""
     if extra := set(frame.columns) - set(schema.names):
         raise ValueError(f"columns {sorted(extra)} are not in the schema of `{schema.metadata[b'richlearn_table'].decode()}`")
+    away = [name for name in schema.names if name in _OPTIONAL and name not in frame.columns]
+    schema = without(schema, away)
     absent = dict.fromkeys(set(schema.names) - set(frame.columns))
     table = pa.Table.from_pandas(frame.assign(**absent), schema=schema, preserve_index=False)
     return table.replace_schema_metadata(schema.metadata)

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from richlearn import catalog
+from richlearn.bench._sections import VARIANT
 from richlearn.bench.content import canonical_json, content_hash, text_hash
 from richlearn.bench.protocol import Protocol, SchemeRow
 from richlearn.errors import ParameterError, UsageError
@@ -91,6 +92,7 @@ class TrialMaker:
             **{name: getattr(protocol, name).model_dump(mode="json") for name in sections},
             "optimizer": protocol.optimizer.model_dump(mode="json", exclude={"lr", "lr_rule"}),
             "training": training | parallel,
+            **({"prediction": protocol.prediction} if protocol.prediction else {}),
         }
 
     @cached_property
@@ -100,6 +102,7 @@ class TrialMaker:
             "network": catalog.NETWORKS.version(self.protocol.network.name),
             "training": catalog.TRAINING_NUMERICS,
             "measuring": catalog.MEASURING_NUMERICS,
+            **({"prediction": catalog.PREDICTIONS.version(name)} if (name := self.protocol.prediction) else {}),
         }
 
     def lr(self, row: SchemeRow) -> float:
@@ -117,23 +120,34 @@ class TrialMaker:
                 return rate
         raise ParameterError(f"`lr_rule` inverse_tau_squared gives no learning rate for `tau` = {tau!r}; expected a number away from 0")
 
+    def _varied(self, row: SchemeRow) -> dict[str, Any]:
+        """Task and network of a row's variant."""
+        if (variant := self.protocol.variant(row)) is None:
+            return {}
+        pairs = (("task", variant.task), ("network", variant.network))
+        return {name: {**self._common[name], "parameters": {**self._common[name]["parameters"], **own}} for name, own in pairs}
+
     def trial(self, row: SchemeRow, seed: int, lr: float | None = None, role: Role = "score") -> Trial:
         """The trial of a row and a seed, at the protocol's learning rate unless `lr` is given."""
         rate = self.lr(row) if lr is None else lr
-        spec = self._common | {
-            "scheme": {"name": row.name, "parameters": row.parameters},
-            "seed": seed,
-            "lr": rate,
-            "numerics": self._versions | {"scheme": catalog.SCHEMES.version(row.name)},
-        }
+        spec = (
+            self._common
+            | self._varied(row)
+            | {
+                "scheme": {"name": row.name, "parameters": row.arguments},
+                "seed": seed,
+                "lr": rate,
+                "numerics": self._versions | {"scheme": catalog.SCHEMES.version(row.name)},
+            }
+        )
         return Trial(canonical_json(spec), row, seed, rate, role)
 
     def batches(self, trials: Iterable[Trial]) -> list[Batch]:
-        """`trials` cut into batches: seed by seed, in the given order, `stack` at a time."""
-        size, by_seed = self.protocol.training.stack, dict[int, list[Trial]]()
+        """`trials` cut into batches: seed by seed and variant by variant, in the given order, `stack` at a time."""
+        size, alike = self.protocol.training.stack, dict[tuple[int, str | None], list[Trial]]()
         for trial in trials:
-            by_seed.setdefault(trial.seed, []).append(trial)
-        chunks = [group[start : start + size] for group in by_seed.values() for start in range(0, len(group), size)]
+            alike.setdefault((trial.seed, trial.row.parameters.get(VARIANT)), []).append(trial)
+        chunks = [group[start : start + size] for group in alike.values() for start in range(0, len(group), size)]
         stacked = size > 1 and self.strategy != "ddp"
         return [Batch(tuple(chunk), stacked) for chunk in chunks]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from richlearn.metrics.threshold import StepsToThreshold
+from richlearn.predictions.monitor import run_errors
 
 _MOVED = 0.5  # relative parameter distance that counts as large beside a small kernel distance
 
@@ -76,7 +77,14 @@ def outcome(curve: pd.DataFrame, spec: dict[str, Any], zero_loss: float, diverge
     if diverged_at is None:
         verdict, note = regime(curve, spec["regime"])
         found |= {name: float(curve[name].iloc[-1]) for name in ("train_loss", "test_loss")} | {"regime": verdict, "regime_note": note}
-    return found | _measured(curve, found.get("sustained_reached"))
+    return found | _measured(curve, found.get("sustained_reached")) | _predicted(curve)
+
+
+def _predicted(curve: pd.DataFrame) -> dict[str, Any]:
+    """How far the run was from theory, where there was one; the worst of its quantities."""
+    if "predicted" not in curve or (rows := curve.dropna(subset=["predicted"])).empty:
+        return {}
+    return {"prediction_error": max(run_errors(rows).values())}
 
 
 def _measured(curve: pd.DataFrame, sustained: int | None) -> dict[str, Any]:

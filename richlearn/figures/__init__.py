@@ -10,16 +10,35 @@ from numpy.typing import ArrayLike
 
 from richlearn.errors import UsageError, nearest
 from richlearn.figures._curves import curves
+from richlearn.figures._dynamics import dynamics
+from richlearn.figures._hyperboloids import hyperboloids
+from richlearn.figures._neuron import neuron
+from richlearn.figures._partition import partition
 from richlearn.figures._phase_portrait import phase_portrait
 from richlearn.figures._scheme_comparison import scheme_comparison
+from richlearn.figures._solutions import solutions
 from richlearn.figures._style import save
 from richlearn.figures._trajectories import trajectories
 
-__all__ = ["FIGURES", "curves", "draw", "phase_portrait", "save", "scheme_comparison", "trajectories"]
+__all__ = [
+    "FIGURES",
+    "curves",
+    "draw",
+    "dynamics",
+    "hyperboloids",
+    "neuron",
+    "partition",
+    "phase_portrait",
+    "save",
+    "scheme_comparison",
+    "solutions",
+    "trajectories",
+]
 
 # What a protocol may name under `figures:`. Each asks for the tables it needs by the names of its arguments.
 FIGURES: dict[str, Callable[..., Figure]] = {
-    function.__name__: function for function in (phase_portrait, curves, trajectories, scheme_comparison)
+    function.__name__: function
+    for function in (phase_portrait, curves, trajectories, scheme_comparison, dynamics, hyperboloids, solutions, partition)
 }
 
 
@@ -30,6 +49,7 @@ def draw(
     leaderboard: pd.DataFrame,
     protocol: Any,
     teacher: tuple[ArrayLike, ArrayLike] | None = None,
+    data: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Figure:
     """The figure called `name`, as a protocol's `figures:` lists it.
 
@@ -40,11 +60,12 @@ def draw(
         leaderboard: from `leaderboard.build` or `leaderboard.read`.
         protocol: what was asked.
         teacher: directions and readouts of the first seed's teacher, for `trajectories`.
+        data: inputs and targets of the first seed's training set, for `solutions` and `partition`.
 
     Raises:
         UsageError: there is no such figure (the nearest name is given), or its data is not there.
     """
     if name not in FIGURES:
         raise UsageError(f"unknown figure `{name}`; {nearest(name, FIGURES)}")
-    given = {"trials": trials, "curves": curves, "leaderboard": leaderboard, "protocol": protocol, "teacher": teacher}
+    given = {"trials": trials, "curves": curves, "leaderboard": leaderboard, "protocol": protocol, "teacher": teacher, "data": data}
     return FIGURES[name](**{argument: given[argument] for argument in inspect.signature(FIGURES[name]).parameters})

@@ -32,7 +32,7 @@ _STYLE: dict[str, Any] = {
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 GREY = "#8A8A8A"
-_SYMBOLS = {"tau": "τ", "delta": "δ", "alpha": "α", "lam": "λ"}
+_SYMBOLS = {"tau": "τ", "delta": "δ", "alpha": "α", "lam": "λ", "epsilon": "ε"}
 
 
 def styled(draw: Callable[_P, Figure]) -> Callable[_P, Figure]:

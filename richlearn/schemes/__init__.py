@@ -2,6 +2,7 @@
 
 from richlearn.schemes.balanced import Balanced
 from richlearn.schemes.base import Scheme, Truths
+from richlearn.schemes.isotropic import Isotropic
 from richlearn.schemes.kaiming import Kaiming
 from richlearn.schemes.lambda_balanced import LambdaBalanced
 from richlearn.schemes.layer_rates import LayerRates
@@ -13,6 +14,7 @@ from richlearn.schemes.ntk import NTK
 from richlearn.schemes.orthogonal import Orthogonal
 from richlearn.schemes.overall_scale import OverallScale
 from richlearn.schemes.relative_scale import Downstream, RelativeScale, Unscaled, Upstream
+from richlearn.schemes.single_unit import SingleUnit
 from richlearn.schemes.standard import Standard
 from richlearn.schemes.unbalanced import Unbalanced
 from richlearn.schemes.xavier import Xavier
@@ -22,6 +24,7 @@ __all__ = [
     "NTK",
     "Balanced",
     "Downstream",
+    "Isotropic",
     "Kaiming",
     "LambdaBalanced",
     "LayerRates",
@@ -32,6 +35,7 @@ __all__ = [
     "OverallScale",
     "RelativeScale",
     "Scheme",
+    "SingleUnit",
     "Standard",
     "Truths",
     "Unbalanced",

@@ -66,6 +66,8 @@ def default_cases() -> list[Case]:
         Case("TwoLayer(6, 1)", lambda: TwoLayer(6, 1, width=8), x),
         Case("TwoLayer(6, 9) with bias", lambda: TwoLayer(6, 9, width=4, activation="leaky_relu", bias=True), x),
         Case("Linear(6, 3)", lambda: Linear(6, 3, width=2), x),
+        Case("Linear(6, 1) of one unit", lambda: Linear(6, 1, width=1), x),
+        Case("Linear(6, 1), square and deep", lambda: Linear(6, 1, width=6, depth=2), x),
         Case("MLP(6, 3)", lambda: MLP(6, 3, width=8), x),
         Case("MLP(6, 1) under gelu", lambda: MLP(6, 1, width=8, depth=2, activation="gelu"), x),
         Case("one nn.Linear", lambda: nn.Linear(6, 3), x),

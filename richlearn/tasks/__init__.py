@@ -5,5 +5,6 @@ from richlearn.tasks.linear_regression import LinearRegression
 from richlearn.tasks.losses import HALF_SSE, MSE, Loss
 from richlearn.tasks.order import BatchOrder
 from richlearn.tasks.teacher_student import TeacherStudent
+from richlearn.tasks.xor import Xor
 
-__all__ = ["HALF_SSE", "MSE", "BatchOrder", "LinearRegression", "Loss", "Split", "Task", "TeacherStudent"]
+__all__ = ["HALF_SSE", "MSE", "BatchOrder", "LinearRegression", "Loss", "Split", "Task", "TeacherStudent", "Xor"]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from lightning import LightningModule
 from torch import Tensor, nn
 
 from richlearn.schemes.multipliers import Multipliers
@@ -53,3 +54,18 @@ class HasMembers(Protocol):
     def losses(self, split: Split) -> Tensor:
         """The task's loss of each member on `split`, shape (members,), float64; nan for members that have stopped."""
         ...
+
+
+def _network_of(module: LightningModule) -> nn.Module:
+    """The network inside a user's LightningModule: its only child that owns all parameters, if there is one."""
+    own = {id(parameter) for parameter in module.parameters()}
+    whole = [child for child in module.children() if {id(parameter) for parameter in child.parameters()} == own]
+    return whole[0] if len(whole) == 1 and own else module
+
+
+def views(module: LightningModule) -> Iterator[View]:
+    """The members of a stack, or the one network of any other LightningModule, the suite's own or a user's."""
+    if isinstance(module, HasMembers):
+        yield from module.members()
+    else:
+        yield View("network", _network_of(module), {})

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,17 +29,10 @@ from richlearn.metrics._kernel import KernelMetric
 from richlearn.metrics.conserved import homogeneous_pairs
 from richlearn.networks._trace import as_input
 from richlearn.training._timed import Timed
-from richlearn.training.members import HasMembers, View
+from richlearn.training.members import View, views
 
 _EIGENVECTORS = 10
 _BINS = 1e20  # TensorBoard's histograms end here; they raise on values that all lie beyond
-
-
-def _network_of(module: LightningModule) -> nn.Module:
-    """The network inside a user's LightningModule: its only child that owns all parameters, if there is one."""
-    own = {id(parameter) for parameter in module.parameters()}
-    whole = [child for child in module.children() if {id(parameter) for parameter in child.parameters()} == own]
-    return whole[0] if len(whole) == 1 and own else module
 
 
 def _directions(network: nn.Module) -> list[float]:
@@ -147,12 +140,6 @@ class RichnessMonitor(Timed):
         if self.every is None:
             super().on_train_epoch_end(trainer, pl_module)
 
-    def _views(self, module: LightningModule) -> Iterator[View]:
-        if isinstance(module, HasMembers):
-            yield from module.members()
-        else:
-            yield View("network", _network_of(module), {})
-
     def _metrics(self, view: View, probe: Tensor) -> dict[str, DistanceFromStart]:
         """Everything that is measured of one network."""
         metrics: dict[str, DistanceFromStart] = {
@@ -184,7 +171,7 @@ class RichnessMonitor(Timed):
     def _visit(self, trainer: Trainer, module: LightningModule) -> None:
         """Find the laws of the mode in which the network trains, before it is measured in evaluation mode."""
         if self.details and not self._watched:
-            for view in self._views(module):
+            for view in views(module):
                 self._find_laws(self._watch(view), view.network)
         super()._visit(trainer, module)
 
@@ -228,7 +215,7 @@ class RichnessMonitor(Timed):
     def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Append a row per member and log their means."""
         now = []
-        for view in self._views(module):
+        for view in views(module):
             row = {"trial": view.trial, "step": step, **self._row(view)}
             if self.directions:
                 row["directions"] = _directions(view.network)

@@ -23,6 +23,8 @@ GOLDEN = {
     "overall_scale": (0.2828507966, 0.0008229423084, 0.01694535911),
     "unbalanced": (0.2536175246, 8.068765394e-09, 0.007279212611),
     "lambda_balanced": None,  # one output, six units: not applicable
+    "single_unit": None,  # six units
+    "isotropic": None,  # not square
     "unscaled": (0.3565335363, 0.0001908901635, 0.009392610517),
     "upstream": (0.3105750118, 0.05648032409, 0.005187298981),
     "balanced": (0.3551033357, 0.0001047217238, 0.00696935842),

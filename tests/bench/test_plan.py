@@ -5,7 +5,7 @@ import pytest
 from tiny_runs import SCHEME, SEARCHED, tiny
 
 from richlearn import catalog
-from richlearn.bench.content import content_hash
+from richlearn.bench.content import canonical_json, content_hash
 from richlearn.bench.plan import Plan, Selection, make_plan
 from richlearn.bench.trials import TrialMaker, rows_of
 from richlearn.errors import UsageError
@@ -21,7 +21,7 @@ def table(batches, protocol=None, **columns) -> pd.DataFrame:
                 "protocol_hash": protocol.hash,
                 "role": trial.role,
                 "scheme": trial.row.name,
-                "parameters": str(trial.row.parameters),
+                "parameters": canonical_json(trial.row.parameters),
                 "spec": trial.spec,
                 "status": "finished",
                 "test_loss": 1.0,

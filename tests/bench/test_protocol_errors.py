@@ -92,7 +92,11 @@ def test_all_errors_come_at_once_in_the_order_of_the_file():
         ("search", "{seeds: 1000-99999}", "`search`: up to 2.079e+06 search trials are more than the 1,000,000"),
         ("scores", "[]", "f:8:9: `scores`: expected at least one, got none"),
         ("scores", "[test_loss, test_loss]", "f:8:9: `scores`: expected distinct values, got test_loss, test_loss"),
-        ("scores", "[test_los]", "f:8:10: `scores[0]`: expected test_loss or steps_to_goal, got 'test_los'; did you mean `test_loss`?"),
+        (
+            "scores",
+            "[test_los]",
+            "f:8:10: `scores[0]`: expected test_loss or steps_to_goal or prediction_error, got 'test_los'; did you mean `test_loss`?",
+        ),
         ("goal", "{quantity: loss}", "`goal.quantity`: expected test_loss or train_loss, got 'loss'"),
         ("figures", "[curves, trajectories]", "f:8:19: `figures[1]`: `trajectories` needs `measure.directions: true`"),
         ("steps", "10", "f:8:1: `steps`: unknown key; did you mean `training.steps`?"),
@@ -157,7 +161,7 @@ def test_an_unreadable_value_is_reported_once():
 
 def test_names_without_a_near_one_list_the_valid_ones():
     [line] = errors(replaced("task", "{name: qqqq}"))
-    assert line.endswith("unknown task `qqqq`; valid: linear_regression, teacher_student")
+    assert line.endswith("unknown task `qqqq`; valid: linear_regression, teacher_student, xor")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""A run beside what theory says of it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lightning import LightningModule, Trainer
+from torch import nn
+
+from richlearn.errors import NotApplicable
+from richlearn.networks import find
+from richlearn.predictions.base import Prediction, Setting, Weights, errors
+from richlearn.tasks.base import Split
+from richlearn.tasks.losses import HALF_SSE, Loss
+from richlearn.training._timed import Timed
+from richlearn.training.members import views
+
+
+def matrices(network: nn.Module) -> dict[str, np.ndarray]:
+    """The network's weights by name in order of use, (out, in), float64.
+
+    Raises:
+        NotApplicable: it has other parameters than one matrix a layer.
+    """
+    # Copies: a stack shows all of its members through the same memory.
+    held = {name: parameter.detach().double().cpu().numpy().copy() for name, parameter in network.named_parameters()}
+    names = [layer.weight for layer in find(network).layers]
+    if others := sorted(held.keys() - set(names)) or [name for name in names if held[name].ndim != 2]:
+        raise NotApplicable(f"this theory is of networks of one matrix a layer, `{type(network).__name__}` has `{others[0]}`")
+    return {name: held[name] for name in names}
+
+
+def setting(split: Split, rates: Mapping[str, float], names: Iterable[str]) -> Setting:
+    """What theory needs to know of data and learning rates."""
+    x, y = (each.double().cpu().numpy() for each in (split.inputs, split.targets))
+    return Setting(x, y, tuple(float(rates.get(name, 1.0)) for name in names))
+
+
+class PredictionMonitor(Timed):
+    """Observes at each time what a prediction speaks of; time t of gradient flow is learning rate × updates.
+
+    Args:
+        prediction: the theory.
+        train: the whole training set; updates must see it whole, under plain gradient descent on `loss`.
+        loss: of the training; ½Σ‖f(x) − y‖² is what the theory is of.
+        times: optimiser updates at which to look.
+        lr: base learning rate of every trial, by name, or one for all.
+
+    Raises:
+        NotApplicable: another loss.
+
+    Attributes:
+        rows: one dict (trial, step, observed: pairs of name and value) per member and time.
+    """
+
+    def __init__(
+        self, prediction: Prediction, train: Split, times: Iterable[int], lr: float | Mapping[str, float], *, loss: Loss = HALF_SSE
+    ) -> None:
+        if loss is not HALF_SSE:
+            raise NotApplicable(f"theory is of the loss {HALF_SSE.name}, the task has {loss.name}")
+        super().__init__(times)
+        self.prediction, self.train, self.lr = prediction, train, lr
+        self._starts: dict[str, tuple[list[np.ndarray], Setting]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows, and where each member started."""
+        return super().state_dict() | {"starts": self._starts}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up rows and starts."""
+        super().load_state_dict(state_dict)
+        self._starts = state_dict["starts"]
+
+    def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
+        """Append a row per member."""
+        for view in views(module):
+            weights = matrices(view.network)
+            now: Weights = list(weights.values())
+            start, found = self._starts.setdefault(view.trial, (now, setting(self.train, view.rates, weights)))
+            self.rows.append({"trial": view.trial, "step": step, "observed": list(self.prediction.observe(now, start, found).items())})
+
+    def table(self) -> pd.DataFrame:
+        """A row per trial and time: what was observed, and the same by theory (the prediction's extra observations stay alone)."""
+        frame = pd.DataFrame(self.rows, columns=["trial", "step", "observed"])
+        frame["predicted"] = None
+        for trial, rows in frame.groupby("trial"):
+            start, found = self._starts[str(trial)]
+            rate = self.lr[str(trial)] if isinstance(self.lr, Mapping) else self.lr
+            series = self.prediction.predict(start, found, rate * rows["step"].to_numpy(np.float64))
+            frame.loc[rows.index, "predicted"] = pd.Series(
+                [[(name, float(values[i])) for name, values in series.items()] for i in range(len(rows))], index=rows.index
+            )
+        return frame
+
+
+def run_errors(table: pd.DataFrame) -> dict[str, float]:
+    """By quantity, how far one trial's run was from theory (`base.errors`), from its rows of `PredictionMonitor.table`."""
+    observed, predicted = ([dict(each) for each in table[name]] for name in ("observed", "predicted"))
+    series = {name: np.array([each[name] for each in predicted]) for name in predicted[0]}
+    return errors({name: np.array([each[name] for each in observed]) for name in series}, series)
