@@ -31,10 +31,15 @@ def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
     return ["  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)).rstrip() for line in lines]
 
 
+def _valued(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The ranked rows; of a score that ranks nothing, those with a number."""
+    ranked = [row for row in rows if row["rank"]]
+    return ranked or [row for row in rows if row["value"] not in (NOT_RUN, "nan") and not row["value"].startswith(NOT_APPLICABLE)]
+
+
 def _rest(rows: list[dict[str, str]], shown: int) -> str:
-    ranked = sum(row["rank"] != "" for row in rows)
     counts = {
-        "more": ranked - shown,
+        "more": len(_valued(rows)) - shown,
         "not run": sum(row["value"] == NOT_RUN for row in rows),
         "not applicable": sum(row["value"].startswith(NOT_APPLICABLE) for row in rows),
     }
@@ -46,13 +51,13 @@ def render(frame: pd.DataFrame, rows: int = 10) -> str:
 
     Args:
         frame: from `build` or `read`.
-        rows: how many ranked rows to show for a score.
+        rows: how many rows to show for a score.
     """
     records = [{str(name): as_text(cell) for name, cell in row.items()} for row in frame.to_dict("records")]
     parts = []
     for name in dict.fromkeys(row["score"] for row in records):
         group = [row for row in records if row["score"] == name]
-        best = [row for row in group if row["rank"]][:rows]
+        best = _valued(group)[:rows]
         title = f"{group[0]['benchmark']}: {name} ({group[0]['unit']}, {group[0]['better']} is better)"
         rest = _rest(group, len(best))
         parts.append("\n".join([title, *_aligned([_HEADER, *map(_line, best)]), *([f"({rest})"] if rest else [])]))

@@ -19,7 +19,7 @@ def _end(exact: SingleNeuron) -> float:
 def neuron(exact: SingleNeuron) -> Figure:
     """Loss, μ, φ and S(0, t) of one neuron against time, the half-way times of fit and alignment marked (paper's figure 3)."""
     end = _end(exact)
-    times = np.concatenate([[0.0], np.geomspace(end * 1e-4, end, _POINTS)])
+    times = np.geomspace(end * 1e-4, end, _POINTS)
     mu, phi, distance, loss = (np.asarray(each(times)) for each in (exact.mu, exact.phi, exact.kernel_distance, exact.loss))
     panels = (
         ("loss $\\frac{1}{2}‖\\beta - \\beta_*‖^2$", loss),
@@ -34,8 +34,7 @@ def neuron(exact: SingleNeuron) -> Figure:
             if np.isfinite(time):
                 axes.axvline(float(time), color=colour, linestyle=(0, (4, 2)), linewidth=1, label=f"{name} half way, t = {float(time):.3g}")
         axes.axhline(0, color=GREY, linewidth=0.5)
-        axes.set_xscale("symlog", linthresh=end * 1e-3, linscale=0.3)
-        axes.set(xlabel="time $t$", ylabel=text, xlim=(0, end))
+        axes.set(xlabel="time $t$", ylabel=text, xscale="log", xlim=(times[0], end))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     figure.suptitle(f"single neuron, δ = {float(exact.delta):.4g}".replace("-", "−"))
     return figure

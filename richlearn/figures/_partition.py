@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike
 
 from richlearn.errors import UsageError
 from richlearn.figures._style import PALETTE, styled
-from richlearn.figures._tables import label
-from richlearn.figures._theory import Run, runs
+from richlearn.figures._theory import Run, runs, swept
 from richlearn.theory import partition as regions
 
 _EXTENT, _GRID = 1.6, 161
@@ -27,7 +26,8 @@ def _panel(axes: Axes, units: np.ndarray, data: tuple[np.ndarray, np.ndarray], l
     side = np.linspace(-_EXTENT, _EXTENT, _GRID)
     plane = np.stack(np.meshgrid(side, side), axis=-1)
     surface = np.maximum(plane @ units[:, 1:].T, 0) @ units[:, 0]
-    axes.contour(side, side, surface, levels=levels, colors=PALETTE[4], linewidths=0.9)
+    if np.abs(surface).max() > levels.max():  # what is small everywhere has no level lines worth a line
+        axes.contour(side, side, surface, levels=levels, colors=PALETTE[4], linewidths=0.9)
     x, y = data
     for sign, colour, marker in ((1, PALETTE[1], "o"), (-1, PALETTE[0], "s")):
         own = np.sign(y[:, 0]) == sign
@@ -62,7 +62,7 @@ def partition(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any, data: t
     for column, run in zip(panels.T, found, strict=True):
         for axes, place in zip(column, (0, -1), strict=True):
             _panel(axes, _units(run, place), (x, y), levels)
-        column[0].set_title(label(run.cell, [each.cell for each in found]))
+        column[0].set_title(swept(run))
         column[1].set_xlabel("$x_1$")
     for axes, text in zip(panels[:, 0], ("start", "end"), strict=True):
         axes.set_ylabel(f"{text}\n$x_2$")

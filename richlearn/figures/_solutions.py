@@ -27,7 +27,7 @@ def solutions(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any, data: t
     """
     found = runs(protocol, trials, curves)
     x, y = (np.asarray(each, dtype=np.float64) for each in data)
-    if found[0].of("beta").shape[1] != 2 if any(name.startswith("beta") for name in found[0].predicted) else True:
+    if "beta[1]" not in found[0].predicted or "beta[2]" in found[0].predicted:
         raise UsageError(f"`solutions` needs a prediction of β (implicit_bias) on two-dimensional input; `{protocol.name}` has another")
     figure = Figure(figsize=(5.6, 4.6))
     axes = figure.subplots()

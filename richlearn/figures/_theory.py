@@ -8,11 +8,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from richlearn.errors import UsageError
-from richlearn.figures._style import PALETTE
+from richlearn.figures._style import PALETTE, symbol
 from richlearn.figures._tables import scored
 from richlearn.predictions.base import quantity
 
 Series = dict[str, np.ndarray]
+_SWEPT = ("delta", "lam", "epsilon")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ def colours(found: list[Run]) -> list[str]:
     keys = [str(run.cell.arguments) for run in found]
     places = list(dict.fromkeys(keys))
     return [PALETTE[places.index(key) % len(PALETTE)] for key in keys]
+
+
+def swept(run: Run) -> str:
+    """The balance of a run as a legend shows it, such as `δ = −1`; what its rows have in common stays away."""
+    shown = [f"{symbol(name)} = {run.cell.arguments[name]:g}" for name in _SWEPT if name in run.cell.arguments]
+    return ", ".join(shown).replace("-", "−")
 
 
 def explain(axes: Axes) -> None:

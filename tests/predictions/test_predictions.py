@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning import Trainer
 
+from richlearn.bench.leaderboard import render
 from richlearn.bench.protocol import load
 from richlearn.errors import NotApplicable
 from richlearn.networks import Linear, TwoLayer
@@ -57,6 +58,7 @@ def test_the_table_gives_the_disagreement_without_ranks(results):
     assert set(table["score"]) == {"prediction_error"}
     assert table["rank"].isna().all()
     assert table["value"].astype(float).max() < 0.02
+    assert render(table).count(str(table["scheme"].iloc[0])) == min(10, len(table))
 
 
 def test_records_hold_both_and_figures_are_drawn(results):

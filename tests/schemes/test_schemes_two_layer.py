@@ -116,3 +116,11 @@ def test_lambda_balanced_needs_matrices():
     network = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4, 1))
     with pytest.raises(NotApplicable, match=r"needs two matrices, `0.weight` and `3.weight` are convolutional"):
         LambdaBalanced(0.0).apply(network, torch.Generator())
+
+
+def test_without_symmetry_every_unit_is_its_own_and_any_width_serves():
+    w, a = _weights(Unbalanced(0.1, -1.0, symmetric=False), TwoLayer(4, 1, width=5))
+    assert torch.linalg.matrix_rank(w) == 4
+    torch.testing.assert_close(a.square().sum(1) - w.square().sum(1), torch.full((5,), -1.0, dtype=torch.float64))
+    with pytest.raises(ParameterError, match="`symmetric` must be true or false, got 1"):
+        Unbalanced(symmetric=1)
