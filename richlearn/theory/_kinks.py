@@ -50,9 +50,11 @@ def ascend(unit: np.ndarray, normals: np.ndarray, above: np.ndarray, below: np.n
     """Where u̇ = (I − uuᵀ)D(u) takes u on the sphere, (d,); D = Σ_j (above_j if u is above plane j, else below_j)·normal_j.
 
     Within a pattern u moves on the great circle towards D; at the first plane it meets it passes, or is held if both sides push it there.
+    Where it rests against its pull, the weights that it is the direction of shrink, pass 0, and go on the other way.
     """
     scale = np.abs(above).sum() + np.abs(below).sum()
     side = np.where(normals @ unit > 0, 1, -1)
+    reversed_before = False
     for _ in range(_TURNS):
         pull = np.where(side > 0, above, below) * (side != 0) @ normals
         held = np.flatnonzero(side == 0)
@@ -70,10 +72,14 @@ def ascend(unit: np.ndarray, normals: np.ndarray, above: np.ndarray, below: np.n
         tangent = goal - (goal @ unit) * unit
         angle = np.arctan2(np.linalg.norm(tangent), goal @ unit)
         if np.linalg.norm(tangent) <= 1e-14:
-            return unit
+            if goal @ unit > 0 or reversed_before:  # twice against the pull: the weights vanish for good
+                return unit
+            unit, side, reversed_before = -unit, -side, True
+            continue
+        reversed_before = False
         tangent = tangent / np.linalg.norm(tangent)
-        above, rise = np.maximum(side * (normals @ unit), 0.0), side * (normals @ tangent)
-        met = np.where((side == 0) | ((above < 1e-14) & (rise > -1e-14)), np.pi, np.arctan2(above, -rise))
+        height, rise = np.maximum(side * (normals @ unit), 0.0), side * (normals @ tangent)
+        met = np.where((side == 0) | ((height < 1e-14) & (rise > -1e-14)), np.pi, np.arctan2(height, -rise))
         first = int(np.argmin(met)) if len(met) else 0
         if not len(met) or met[first] >= angle:
             return goal

@@ -1,7 +1,29 @@
 """The conserved quantity of a homogeneous hidden unit."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, from_numpy
+
+from richlearn.theory._arrays import has_tensor
+
+
+def _tensor(value: Any) -> Tensor | None:
+    return value if value is None or isinstance(value, Tensor) else from_numpy(np.array(value, dtype=np.float64))
+
+
+def _arrays_too(function: Callable) -> Callable:
+    """`function`, written for tensors, for NumPy arrays too: it returns an array where it was given no tensor."""
+
+    @functools.wraps(function)
+    def wrapped(incoming: Any, outgoing: Any, *, bias: Any = None, **rates: float) -> Any:
+        found = function(_tensor(incoming), _tensor(outgoing), bias=_tensor(bias), **rates)
+        return found if has_tensor((incoming, outgoing, bias)) else found.numpy()
+
+    return wrapped
 
 
 def squared_norms(
@@ -16,6 +38,7 @@ def _bias_part(bias: Tensor, rate_in: float, rate_out: float, rate_bias: float) 
     return rate_out * rate_in / rate_bias * bias.detach().double().square()
 
 
+@_arrays_too
 def conserved_quantity(
     incoming: Float[Tensor, "unit *into"],
     outgoing: Float[Tensor, "out unit *rest"],
@@ -30,13 +53,13 @@ def conserved_quantity(
     Kunin et al. 2024, section 3; δ > 0 is upstream (the earlier layer learns faster), δ < 0 downstream.
 
     Args:
-        incoming: weights W into the units, (h, …).
+        incoming: weights W into the units, (h, …), a tensor or a NumPy array, as the others.
         outgoing: weights A out of the units, (c, h, …).
         bias: b of the units, (h,); it counts as an incoming weight.
         rate_in, rate_out, rate_bias: learning rates η_w, η_a, η_b of the three.
 
     Returns:
-        δ, shape (h,), float64.
+        δ, shape (h,), float64; a NumPy array if no argument is a tensor.
 
     >>> import torch
     >>> conserved_quantity(torch.tensor([[3.0, 4.0]]), torch.tensor([[2.0]]), rate_in=10.0).tolist()
@@ -47,6 +70,7 @@ def conserved_quantity(
     return delta if bias is None else delta - _bias_part(bias, rate_in, rate_out, rate_bias)
 
 
+@_arrays_too
 def unit_scale(
     incoming: Float[Tensor, "unit *into"],
     outgoing: Float[Tensor, "out unit *rest"],

@@ -19,6 +19,7 @@ __all__ = [
     "isotropic_layers",
     "isotropic_pair",
     "isotropic_tangent_matrix",
+    "readout_norm",
 ]
 
 _OPPOSED = 1e-14  # 1 + cos up to which two vectors point in opposite directions
@@ -175,8 +176,8 @@ def readout_norm(beta_norm: ArrayLike, depth: int, epsilon: ArrayLike = 0.0) -> 
     >>> round(float(readout_norm(8.0, 2)), 12)
     2.0
     """
-    size, depth, offset = not_negative("beta_norm", beta_norm), whole("depth", depth, 1), not_negative("epsilon", epsilon)
-    return np.asarray(np.sqrt(_readout(np.broadcast_to(size, np.broadcast_shapes(size.shape, offset.shape)), depth, offset)))
+    size, offset = together("`beta_norm` and `epsilon`", not_negative("beta_norm", beta_norm), not_negative("epsilon", epsilon))
+    return np.asarray(np.sqrt(_readout(size, whole("depth", depth, 1), offset)))
 
 
 @array_function

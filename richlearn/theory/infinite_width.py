@@ -80,9 +80,11 @@ def relu_kernels(
     Raises:
         ParameterError: an argument out of range or of unlike shape.
 
-    Source: Kunin et al. 2024, section 3 (NTK); Cho & Saul 2009 (the two expectations); Jacot et al. 2018 (the recursion).
+    Source: Jacot, Gabriel & Hongler 2018, theorem 1 (the recursion); Cho & Saul 2009 (its two Gaussian expectations).
 
     >>> relu_kernels([[1.0, 0.0], [0.0, 1.0]], depth=2).ntk.round(4)
+    array([[1.    , 0.1592],
+           [0.1592, 1.    ]])
     """
     if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
         raise ParameterError(f"`depth` must be a whole number of at least 1, got {depth!r}")

@@ -310,8 +310,8 @@ class UnitDelta:
     def wide_limit(self) -> rv_frozen:
         """The limit of many inputs, d → ∞ with g = d·s_w² held: η_w s_a²·χ²_c − η_a g, as a distribution of `scipy.stats`.
 
-        It is approached slowly where c is small: at c = 1, d = 100 and equal variances the distance of the two distribution
-        functions is still 0.14.
+        It is approached slowly where c is small, about as d^(−c/4): for c = 1, d = 100 and η_w s_a² = η_a g the distribution
+        functions are still 0.12 apart (at −η_a g).
         """
         b, a = self._factors
         return stats.chi2(self.fan_out, loc=-self.fan_in * a, scale=b)

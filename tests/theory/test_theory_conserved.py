@@ -1,5 +1,6 @@
 """δ: its formula, and its conservation in simulations written out here."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -59,6 +60,48 @@ def test_unit_scale_counts_the_bias_as_delta_does():
     given = {"bias": torch.full((50,), 10.0), "rate_in": 0.3, "rate_out": 2.0, "rate_bias": 0.5}
     w, a = torch.randn(50, 3), torch.randn(2, 50)
     assert (unit_scale(w, a, **given) >= conserved_quantity(w, a, **given).abs()).all()
+
+
+@pytest.mark.parametrize("function", [conserved_quantity, unit_scale])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_in_arrays_out(function, dtype):
+    source = np.random.default_rng(0)
+    w, a, b = (source.normal(size=shape).astype(dtype) for shape in ((6, 2, 2), (3, 6), (6,)))
+    rates = {"rate_in": 0.3, "rate_out": 2.0, "rate_bias": 0.5}
+    found = function(w, a, bias=b, **rates)
+    assert isinstance(found, np.ndarray)
+    assert (found.dtype, found.shape) == (np.float64, (6,))
+    np.testing.assert_array_equal(found, function(torch.tensor(w), torch.tensor(a), bias=torch.tensor(b), **rates).numpy())
+
+
+@pytest.mark.parametrize("function", [conserved_quantity, unit_scale])
+def test_lists_count_as_arrays(function):
+    expected = {conserved_quantity: 2.0 * 4 - 3.0 * 25, unit_scale: 2.0 * 4 + 3.0 * 25}[function]
+    np.testing.assert_array_equal(function([[3, 4]], [[2]], rate_in=2.0, rate_out=3.0), [expected])
+
+
+@pytest.mark.parametrize("function", [conserved_quantity, unit_scale])
+def test_a_single_tensor_makes_the_result_one(function):
+    w, a, b = torch.ones(2, 3), torch.ones(1, 2), torch.ones(2)
+    expected = function(w, a, bias=b)
+    for mixed in ((w.numpy(), a, b), (w, a.numpy(), b), (w.numpy(), a.numpy(), b)):
+        found = function(*mixed[:2], bias=mixed[2])
+        assert isinstance(found, torch.Tensor)
+        assert torch.equal(found, expected)
+
+
+def test_an_array_is_neither_changed_nor_shared():
+    w = np.ones((2, 3))
+    w.setflags(write=False)
+    found = conserved_quantity(w, np.ones((1, 2)))
+    found += 1
+    np.testing.assert_array_equal(w, 1)
+
+
+def test_weights_that_are_trained_leave_no_graph():
+    w, a = torch.ones(2, 3, requires_grad=True), torch.ones(1, 2, requires_grad=True)
+    assert not conserved_quantity(w, a).requires_grad
+    assert not unit_scale(w, a.detach().numpy()).requires_grad
 
 
 def test_results_are_float64():
