@@ -43,7 +43,7 @@ def hyperboloids(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any) -> F
             axes.plot(*points[1].T, "o", color=colour, markersize=2.6, markeredgewidth=0, zorder=6)
             axes.plot(*points[1][:1].T, "o", markersize=5, markerfacecolor="white", markeredgecolor=colour, zorder=7)
         axes.set(title=f"δ = {delta:g}".replace("-", "−"), xlabel="$w_1$", ylabel="$w_2$", zlabel="$a$")
-        axes.set_box_aspect(None, zoom=1.15)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+        axes.set_box_aspect(None, zoom=1.02)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
         axes.view_init(elev=18, azim=-60)  # pyright: ignore[reportAttributeAccessIssue]
     explain(panels[0])
     panels[0].plot([], [], "o", markerfacecolor="white", markeredgecolor="black", label="start")

@@ -1,7 +1,6 @@
 """The closed-form neuron against its differential equation (DOP853), 100-digit arithmetic, and explicit Jacobians."""
 
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -578,24 +577,3 @@ def test_kernel_needs_inputs_of_the_right_width():
 def test_regime_needs_positive_thresholds():
     with pytest.raises(ParameterError, match="`lazy` must be positive, got -1"):
         START.regime(lazy=-1.0)
-
-
-def seconds(work, repeats=5):
-    """The shortest time on the processor of some repeats."""
-    found = []
-    for _ in range(repeats):
-        began = time.process_time()
-        work()
-        found.append(time.process_time() - began)
-    return min(found)
-
-
-@pytest.mark.slow
-def test_a_million_states_take_less_than_two_seconds_and_a_thousandth_of_integration():
-    rng, times = np.random.default_rng(0), np.linspace(0, 10, 100)
-    a0, w0, beta = rng.standard_normal(10_000), rng.standard_normal((10_000, 2)), rng.standard_normal((10_000, 2))
-    exact = seconds(lambda: SingleNeuron(a0, w0, beta).at(times))
-    integrated = seconds(lambda: [integrate(*each, 1.0, 1.0, times) for each in zip(a0[:20], w0[:20], beta[:20], strict=True)])
-    print(f"{exact:.3f} s, {integrated / 20 * 10_000 / exact:.0f} times faster")
-    assert exact < 2
-    assert integrated / 20 > 1000 * exact / 10_000
