@@ -54,7 +54,7 @@ def ascend(unit: np.ndarray, normals: np.ndarray, above: np.ndarray, below: np.n
     """
     scale = np.abs(above).sum() + np.abs(below).sum()
     side = np.where(normals @ unit > 0, 1, -1)
-    reversed_before = False
+    rests: list[np.ndarray] = []
     for _ in range(_TURNS):
         pull = np.where(side > 0, above, below) * (side != 0) @ normals
         held = np.flatnonzero(side == 0)
@@ -72,11 +72,11 @@ def ascend(unit: np.ndarray, normals: np.ndarray, above: np.ndarray, below: np.n
         tangent = goal - (goal @ unit) * unit
         angle = np.arctan2(np.linalg.norm(tangent), goal @ unit)
         if np.linalg.norm(tangent) <= 1e-14:
-            if goal @ unit > 0 or reversed_before:  # twice against the pull: the weights vanish for good
+            if goal @ unit > 0 or any(np.abs(unit - rest).max() < 1e-9 for rest in rests):  # back again: the weights vanish for good
                 return unit
-            unit, side, reversed_before = -unit, -side, True
+            rests.append(unit)
+            unit, side = -unit, -side
             continue
-        reversed_before = False
         tangent = tangent / np.linalg.norm(tangent)
         height, rise = np.maximum(side * (normals @ unit), 0.0), side * (normals @ tangent)
         met = np.where((side == 0) | ((height < 1e-14) & (rise > -1e-14)), np.pi, np.arctan2(height, -rise))

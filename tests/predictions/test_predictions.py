@@ -37,7 +37,7 @@ SMALL = {
         "optimizer.lr=1e-3",
         "variants=[{name: deep, network: {depth: 2}}]",
     ],
-    "xor_partition": ["training.steps=4000", "measure.check_every=4000", "optimizer.lr=5e-4", "network.parameters.width=6"],
+    "xor_partition": ["training.steps=6000", "measure.check_every=6000", "optimizer.lr=2e-4", "schemes.0.grid={delta: [-1, 0]}"],
 }
 
 
