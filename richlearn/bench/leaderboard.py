@@ -184,7 +184,12 @@ def _ranks(rows: list[_Scored]) -> list[int | None]:
 
 
 def _worst(wanted: Score, rows: list[_Row]) -> float:
-    """What a diverged seed scores: the largest finite loss of any row, or of the zero predictor where that is larger."""
+    """What a diverged seed scores: the largest finite loss of any row, or of the zero predictor where that is larger.
+
+    Of what is not ranked it has no number at all.
+    """
+    if not wanted.ranked:
+        return math.inf
     samples = [wanted.sample(row.trials[row.trials["status"] == "finished"]) for row in rows]
     losses = np.concatenate([_known(each) for each in [*samples, *(row.trials["zero_loss"] for row in rows)]])
     return max(losses[np.isfinite(losses)].tolist(), default=math.inf)

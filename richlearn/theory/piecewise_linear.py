@@ -218,7 +218,7 @@ def early_directions(w0: ArrayLike, x: ArrayLike, y: ArrayLike, sign: ArrayLike 
     With f = 0 each direction u follows u̇ ∝ sgn(a_k)·(I − uuᵀ)Σ_i σ'(uᵀx_i) y_i x_i alone (Kunin et al. 2024, section 4; Maennel et al.
     2018, arXiv:1803.08367). It is traced exactly: arcs of great circles within an activation pattern; at an input's hyperplane it passes,
     or moves on along it where both sides push it there. A unit that no input activates stays where it lost the last one; one that
-    rests against its pull shrinks through w_k = 0 and goes on the other way, or vanishes if it is led back: then its last direction is given.
+    rests against its pull shrinks through w_k = 0 and goes on the other way; led back, it vanishes and keeps its last one.
 
     The limits hold for a scale → 0 at which all units turn before one fits, and for δ_k > 0: a_k keeps its sign, and w_k may pass 0.
 

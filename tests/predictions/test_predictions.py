@@ -132,3 +132,11 @@ def test_a_record_without_predictions_has_none_of_their_columns(finished):
     assert load_trials(finished)["prediction_error"].isna().all()
     assert "prediction" not in json.loads(load_trials(finished)["spec"].iloc[0])
     assert isinstance(load_curves(finished), pd.DataFrame)
+
+
+def test_a_diverged_run_has_no_error(tmp_path):
+    options = [*SHORT, "training.steps=200", "measure.check_every=100", "optimizer.lr=50", "schemes.0.grid={delta: [1]}", "figures=[]"]
+    (row,) = run(load("single_neuron", options), tmp_path / "run").leaderboard().to_dict("records")
+    assert row["failed"] == 1
+    assert np.isnan(row["value"])
+    assert row["rank"] is None
