@@ -36,11 +36,12 @@ def neuron(w0: np.ndarray, beta: np.ndarray, delta: float | None, a0: float | No
         raise ParameterError("give one of `--delta` (then β₀ = w0) and `--a0` (then w0 is w itself)")
     if w0.shape != beta.shape:
         raise ParameterError(f"`--w0` and `--beta` must have the same number of values, got {w0.size} and {beta.size}")
+    given = {"--w0": w0, "--beta": beta, "--delta": delta, "--a0": a0, "--lr-a": lr_a, "--lr-w": lr_w}
+    if wrong := [name for name, value in given.items() if value is not None and not np.isfinite(value).all()]:
+        raise ParameterError(f"`{wrong[0]}` must be finite, got {given[wrong[0]]}")
     if delta is None:
         assert a0 is not None
         return SingleNeuron(a0, w0, beta, lr_a=lr_a, lr_w=lr_w)
-    if not np.isfinite(delta):
-        raise ParameterError(f"`--delta` must be finite, got {delta}")
     if not min(lr_a, lr_w) > 0:
         raise ParameterError(f"learning rates must be positive, got {lr_a:g} and {lr_w:g}")
     size = float(np.linalg.norm(w0))
@@ -54,16 +55,18 @@ def neuron(w0: np.ndarray, beta: np.ndarray, delta: float | None, a0: float | No
 
 
 def single_neuron(exact: SingleNeuron) -> dict[str, Any]:
-    """Regime, times of its stages, and the end of a neuron's run."""
+    """Regime, times of its stages, and the end of a neuron's run; None where a stage never comes."""
     regime, stages = str(exact.regime()), exact.stages()
     a, w = exact.final()
+    fit, align, distance = (float(x) if np.isfinite(x) else None for x in (*stages, exact.final_kernel_distance()))
+    still = "nothing is learned from this start" if fit is None else "but from this start the kernel never turns"
     return {
         "regime": regime,
-        "meaning": _MEANING[regime],
+        "meaning": _MEANING[regime] if align is not None else still,
         "delta": float(exact.delta),
-        "fit_time": float(stages.fit),
-        "align_time": float(stages.align),
-        "final_kernel_distance": float(exact.final_kernel_distance()),
+        "fit_time": fit,
+        "align_time": align,
+        "final_kernel_distance": distance,
         "final_a": float(a),
         "final_w": np.asarray(w).tolist(),
     }

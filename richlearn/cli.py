@@ -329,7 +329,7 @@ def _answer(found: dict[str, Any], as_json: bool, sentence: str) -> None:
     typer.echo(sentence)
     for name, value in found.items():
         if name != "meaning":
-            shown = f"{value:.6g}" if isinstance(value, float) else value
+            shown = f"{value:.6g}" if isinstance(value, float) else "never" if value is None else value
             typer.echo(f"  {name.replace('_', ' ')}: {[float(f'{x:.6g}') for x in value] if isinstance(value, list) else shown}")
 
 

@@ -73,3 +73,8 @@ def test_bad_questions(arguments, message):
     assert (code, out) == (2, ""), err
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_start_that_stays_says_so_and_is_valid_json():
+    found = _json("theory", "single-neuron", "--w0", "0,0", "--beta", "1,1", "--a0", "0")
+    assert (found["fit_time"], found["align_time"], found["meaning"]) == (None, None, "nothing is learned from this start")

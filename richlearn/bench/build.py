@@ -12,7 +12,7 @@ from torch import nn
 from richlearn import catalog
 from richlearn.errors import NotApplicable, ParameterError, UsageError, nearest
 from richlearn.predictions import PredictionMonitor
-from richlearn.predictions.monitor import matrices, setting
+from richlearn.predictions.monitor import check_function, matrices, setting
 from richlearn.schemes.base import Scheme
 from richlearn.schemes.multipliers import Multipliers
 from richlearn.seeds import generator, global_stream
@@ -104,6 +104,7 @@ def check_prediction(spec: dict[str, Any], task: Task, network: nn.Module, multi
     if (monitor := prediction_monitor(spec, task, [], {})) is None:
         return
     weights = matrices(network)
+    check_function(monitor.prediction, network, task.train.inputs)
     try:
         monitor.prediction.predict(list(weights.values()), setting(task.train, multipliers.lr, weights), np.array([0.0, spec["lr"]]))
     except ParameterError as error:

@@ -84,7 +84,7 @@ def _predicted(curve: pd.DataFrame) -> dict[str, Any]:
     """How far the run was from theory, where there was one; the worst of its quantities."""
     if "predicted" not in curve or (rows := curve.dropna(subset=["predicted"])).empty:
         return {}
-    return {"prediction_error": max(run_errors(rows).values())}
+    return {"prediction_error": float(np.max(list(run_errors(rows).values())))}
 
 
 def _measured(curve: pd.DataFrame, sustained: int | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from richlearn.errors import UsageError
 from richlearn.figures._style import GREY, styled
-from richlearn.figures._theory import colours, explain, runs
+from richlearn.figures._theory import colours, explain, runs, swept
 
 
 @styled
@@ -39,7 +39,7 @@ def solutions(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any, data: t
         axes.plot(*predicted[:-1].T, color=colour, linewidth=1.2)
         axes.plot(*observed.T, "o", color=colour, markersize=2.4, markeredgewidth=0)
         axes.plot(*predicted[-1], "X", color=colour, markersize=8, markeredgecolor="white")
-        axes.plot([], [], "-o", color=colour, markersize=2.4, label=f"δ = {run.cell.parameters['delta']:g}".replace("-", "−"))
+        axes.plot([], [], "-o", color=colour, markersize=2.4, label=swept(run))
     axes.plot(*found[0].of("beta")[0], "o", markerfacecolor="white", markeredgecolor="black", markersize=6, label="start")
     explain(axes)
     axes.plot([], [], "X", color="black", markersize=7, label="predicted end")

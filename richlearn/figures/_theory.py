@@ -61,9 +61,9 @@ def colours(found: list[Run]) -> list[str]:
 
 
 def swept(run: Run) -> str:
-    """The balance of a run as a legend shows it, such as `δ = −1`; what its rows have in common stays away."""
+    """The balance of a run as a legend shows it, such as `δ = −1`, or else its scheme's name; what rows have in common stays away."""
     shown = [f"{symbol(name)} = {run.cell.arguments[name]:g}" for name in _SWEPT if name in run.cell.arguments]
-    return ", ".join(shown).replace("-", "−")
+    return ", ".join(shown).replace("-", "−") or run.cell.name
 
 
 def explain(axes: Axes) -> None:

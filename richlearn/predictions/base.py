@@ -51,6 +51,12 @@ def errors(observed: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarra
 class Prediction(ABC):
     """Theory of gradient flow on ½Σ‖f(x) − y‖², for networks whose weights are matrices (out, in), in order of use."""
 
+    def function(self, weights: Weights, x: np.ndarray) -> np.ndarray:
+        """f(x), (n, c), of the networks that the theory is of; here linear ones."""
+        for weight in weights:
+            x = x @ weight.T
+        return x
+
     @abstractmethod
     def observe(self, weights: Weights, start: Weights, setting: Setting) -> dict[str, float]:
         """The quantities of a network that started with weights `start` and now has `weights`."""

@@ -1,12 +1,14 @@
 """A run beside what theory says of it."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from lightning import LightningModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 
 from richlearn.errors import NotApplicable
 from richlearn.networks import find
@@ -29,6 +31,19 @@ def matrices(network: nn.Module) -> dict[str, np.ndarray]:
     if others := sorted(held.keys() - set(names)) or [name for name in names if held[name].ndim != 2]:
         raise NotApplicable(f"this theory is of networks of one matrix a layer, `{type(network).__name__}` has `{others[0]}`")
     return {name: held[name] for name in names}
+
+
+@torch.no_grad()
+def check_function(prediction: Prediction, network: nn.Module, inputs: Tensor) -> None:
+    """Raise `NotApplicable` where the network computes something else with its weights than the theory's networks do."""
+    other, source = copy.deepcopy(network).double(), torch.Generator().manual_seed(0)
+    for parameter in other.parameters():  # units that cancel one another would hide their activation
+        parameter.mul_(0.5 + torch.rand(parameter.shape, generator=source, dtype=torch.float64).to(parameter.device))
+    x = inputs.double()
+    found = other(x.to(next(other.parameters()).device)).cpu().numpy()
+    wanted = prediction.function(list(matrices(other).values()), x.cpu().numpy())
+    if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=1e-6, atol=1e-9 * np.abs(wanted).max(initial=0.0)):
+        raise NotApplicable(f"`{type(prediction).__name__}` is of other functions than `{type(network).__name__}`, by its activation")
 
 
 def setting(split: Split, rates: Mapping[str, float], names: Iterable[str]) -> Setting:
@@ -74,6 +89,10 @@ class PredictionMonitor(Timed):
 
     def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Append a row per member."""
+        with np.errstate(all="ignore"):  # a run that diverges is a status, not a warning
+            self._observe(module, step)
+
+    def _observe(self, module: LightningModule, step: int) -> None:
         for view in views(module):
             weights = matrices(view.network)
             now: Weights = list(weights.values())

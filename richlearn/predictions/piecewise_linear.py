@@ -21,6 +21,12 @@ class PiecewiseLinearRun(Prediction):
     def __init__(self, slope: float = 0.0) -> None:
         self.slope = slope
 
+    def function(self, weights: Weights, x: np.ndarray) -> np.ndarray:
+        """See `Prediction.function`."""
+        w, a = two_layers(weights)
+        z = x @ w.T
+        return np.maximum(z, self.slope * z) @ a
+
     def observe(self, weights: Weights, start: Weights, setting: Setting) -> dict[str, float]:
         """See `Prediction.observe`."""
         w, a = two_layers(weights, outputs=1)

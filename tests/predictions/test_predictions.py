@@ -140,3 +140,9 @@ def test_a_diverged_run_has_no_error(tmp_path):
     assert row["failed"] == 1
     assert np.isnan(row["value"])
     assert row["rank"] is None
+
+
+def test_another_activation_is_a_row_with_its_reason(tmp_path):
+    options = [*SHORT, "training.steps=10", "measure.check_every=10", "network.parameters={width: 4, activation: linear}", "figures=[]"]
+    table = run(load("xor_partition", options), tmp_path / "run").leaderboard()
+    assert table["value"].str.startswith("not applicable: `PiecewiseLinearRun` is of other functions than `TwoLayer`").all()
