@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from richlearn.errors import ParameterError
-from richlearn.theory import SingleNeuron, UnitDelta, regime_by_shape, shape_of
+from richlearn.theory import SingleNeuron, UnitDelta, isotropic_pair, regime_by_shape, shape_of
 
 _MEANING = {
     "lazy": "the kernel hardly moves while the function is fitted",
@@ -44,14 +44,10 @@ def neuron(w0: np.ndarray, beta: np.ndarray, delta: float | None, a0: float | No
         return SingleNeuron(a0, w0, beta, lr_a=lr_a, lr_w=lr_w)
     if not min(lr_a, lr_w) > 0:
         raise ParameterError(f"learning rates must be positive, got {lr_a:g} and {lr_w:g}")
-    size = float(np.linalg.norm(w0))
-    kappa = np.hypot(delta, 2 * np.sqrt(lr_a * lr_w) * size)
-    larger = (kappa + abs(delta)) / 2  # η_w a², or η_a‖w‖² where δ < 0
-    square = larger / lr_w if delta >= 0 else lr_a * size**2 / larger
-    if not square > 0:
+    (w,), ((a,),) = isotropic_pair(1, w0.size, 1, delta, w0[:, None], lr_a=lr_a, lr_w=lr_w)
+    if a == 0:
         raise ParameterError(f"`--delta` {delta:g} with β₀ = 0 leaves a = 0: give `--a0` and `--w0` instead")
-    a = float(np.sqrt(square))
-    return SingleNeuron(a, w0 / a, beta, lr_a=lr_a, lr_w=lr_w)
+    return SingleNeuron(abs(a), w * np.sign(a), beta, lr_a=lr_a, lr_w=lr_w)
 
 
 def single_neuron(exact: SingleNeuron) -> dict[str, Any]:

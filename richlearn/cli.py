@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from richlearn._cli_json import Json, print_json
+from richlearn._cli_theory import theory
 from richlearn.errors import RichlearnError, UsageError, nearest
 
 app = typer.Typer(
@@ -17,10 +19,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="How does initialisation decide whether a network learns features, how much data it needs, how soon it generalises?",
 )
+app.add_typer(theory, name="theory")
 
 Benchmark = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A name of `richlearn list`, or the path of a YAML file.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run; default runs/BENCHMARK.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Set = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the protocol, such as training.steps=100.")]
 Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the protocol's, such as 0-9 or 0,2,5-7.")]
 Scheme = Annotated[list[str], typer.Option("--scheme", metavar="NAME|file.py:Class", help="Add a row for this scheme.")]
@@ -63,10 +65,6 @@ def _folder(benchmark: str, out: Path | None, smoke: bool = False) -> Path:
     return default_folder(benchmark, "-smoke" if smoke else "")
 
 
-def _print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
-
-
 # ---- list ------------------------------------------------------------------------------------------------------------
 
 
@@ -87,7 +85,7 @@ def list_(
         raise UsageError(f"unknown kind `{kind}`; {nearest(kind, known)}")
     found = {name: entries() for name, entries in known.items() if kind in (None, name)}
     if as_json:
-        _print_json({k: {n: {"summary": e.summary, "figure": e.figure} for n, e in entries.items()} for k, entries in found.items()})
+        print_json({k: {n: {"summary": e.summary, "figure": e.figure} for n, e in entries.items()} for k, entries in found.items()})
         return
     for name, entries in found.items():
         typer.echo(f"{name}:")
@@ -138,7 +136,7 @@ def plan(
     todo = runner.selected(found)
     summary = _plan_summary(runner, found, todo, estimate(todo))
     if as_json:
-        _print_json(summary | {"batch_list": [_plan_line(item) for item in found.planned]})
+        print_json(summary | {"batch_list": [_plan_line(item) for item in found.planned]})
     else:
         _print_plan(summary, [_plan_line(item) for item in found.planned])
 
@@ -252,7 +250,7 @@ def leaderboard(
         return
     path = results.write_leaderboard()
     if as_json:
-        _print_json(json.loads(results.leaderboard().to_json(orient="records")))
+        print_json(json.loads(results.leaderboard().to_json(orient="records")))
         return
     typer.echo(boards.render(results.leaderboard()))
     typer.echo(f"\nleaderboard: {path}")
@@ -282,7 +280,7 @@ def show(
 
     found = look_up(name, run_folders(out))
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     for trial in found:
         typer.echo(f"trial {trial['trial']}")
@@ -314,81 +312,6 @@ def check(
     if findings := contract(component):
         raise UsageError("\n".join(f"{target}: {finding}" for finding in findings))
     typer.echo(f"{target}: keeps the {kind} contract")
-
-
-# ---- theory ----------------------------------------------------------------------------------------------------------
-
-theory = typer.Typer(no_args_is_help=True, help="Exact results as a calculator; `richlearn.theory` has all of them.")
-app.add_typer(theory, name="theory")
-
-
-def _answer(found: dict[str, Any], as_json: bool, sentence: str) -> None:
-    if as_json:
-        _print_json(found)
-        return
-    typer.echo(sentence)
-    for name, value in found.items():
-        if name != "meaning":
-            shown = f"{value:.6g}" if isinstance(value, float) else "never" if value is None else value
-            typer.echo(f"  {name.replace('_', ' ')}: {[float(f'{x:.6g}') for x in value] if isinstance(value, list) else shown}")
-
-
-@theory.command("single-neuron")
-def theory_single_neuron(
-    w0: Annotated[str, typer.Option(help="Numbers such as -1,0: with --delta the function β₀ = a·w at the start, with --a0 w itself.")],
-    beta: Annotated[str, typer.Option(help="The target β*, of whitened input.")],
-    delta: Annotated[float | None, typer.Option(help="The conserved quantity δ = η_w a² − η_a‖w‖²; a starts positive.")] = None,
-    a0: Annotated[float | None, typer.Option(help="The readout a at the start, instead of --delta.")] = None,
-    lr_a: Annotated[float, typer.Option(help="Learning rate η_a of the readout.")] = 1.0,
-    lr_w: Annotated[float, typer.Option(help="Learning rate η_w of the weights.")] = 1.0,
-    plot: Annotated[Path | None, typer.Option(help="Draw the run as PNG.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Is one linear neuron lazy, rich or delayed rich? When does it fit, when does its kernel turn, and how far?"""
-    from richlearn import calculator
-
-    exact = calculator.neuron(calculator.vector("--w0", w0), calculator.vector("--beta", beta), delta, a0, lr_a, lr_w)
-    found = calculator.single_neuron(exact)
-    if plot is not None:
-        from richlearn.figures import neuron, save
-
-        try:
-            save(neuron(exact), plot)
-        except OSError as error:
-            raise UsageError(f"`--plot {plot}` cannot be written: {error.strerror}") from None
-    _answer(found, as_json, f"δ = {found['delta']:.4g} is {found['regime'].replace('_', ' ')}: {found['meaning']}.")
-
-
-@theory.command("shape")
-def theory_shape(
-    dimension: Annotated[int, typer.Argument(help="Inputs d.")],
-    width: Annotated[int, typer.Argument(help="Hidden units h.")],
-    outputs: Annotated[int, typer.Argument(help="Outputs c.")],
-    delta: Annotated[float, typer.Option(help="δ of every unit, against a target of norm 1.")],
-    as_json: Json = False,
-) -> None:
-    """Which regime a two-layer linear network of this shape is in."""
-    from richlearn import calculator
-
-    found = calculator.shape(dimension, width, outputs, delta)
-    _answer(
-        found, as_json, f"A {found['shape'].replace('_', ' ')} at δ = {delta:g} is {found['regime'].replace('_', ' ')}: {found['meaning']}."
-    )
-
-
-@theory.command("unit-delta")
-def theory_unit_delta(
-    parametrisation: Annotated[str, typer.Argument(help="ntk, mean_field or mup.")],
-    fan_in: Annotated[int, typer.Argument(help="Inputs d.")],
-    width: Annotated[int, typer.Argument(help="Hidden units h.")],
-    fan_out: Annotated[int, typer.Argument(help="Outputs c.")],
-    as_json: Json = False,
-) -> None:
-    """How δ is distributed over the hidden units of a two-layer network at random initialisation."""
-    from richlearn import calculator
-
-    found = calculator.unit_delta(parametrisation, fan_in, width, fan_out)
-    _answer(found, as_json, f"{100 * found['prob_upstream']:.3g}% of the hidden units start upstream (δ > 0).")
 
 
 # ---- errors and signals ----------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from richlearn.errors import UsageError
 from richlearn.figures._style import PALETTE, symbol
 from richlearn.figures._tables import scored
 from richlearn.predictions.base import quantity
+from richlearn.predictions.monitor import series
 
 Series = dict[str, np.ndarray]
 _SWEPT = ("delta", "lam", "epsilon")
@@ -27,13 +28,8 @@ class Run:
 
     def of(self, name: str, source: str = "observed") -> np.ndarray:
         """All components of a quantity, (T, components)."""
-        series: Series = getattr(self, source)
-        return np.stack([values for key, values in series.items() if quantity(key) == name], axis=1)
-
-
-def _series(rows: pd.Series) -> Series:
-    found = [dict(row) for row in rows]
-    return {name: np.array([each[name] for each in found]) for name in found[0]}
+        held: Series = getattr(self, source)
+        return np.stack([values for key, values in held.items() if quantity(key) == name], axis=1)
 
 
 def runs(protocol: Any, trials: pd.DataFrame, curves: pd.DataFrame) -> list[Run]:
@@ -47,7 +43,7 @@ def runs(protocol: Any, trials: pd.DataFrame, curves: pd.DataFrame) -> list[Run]
         rows = curves[(curves["trial"] == trial["trial"]) & curves["observed"].notna()].sort_values("step")
         if len(rows):
             times = trial["lr"] * rows["step"].to_numpy(np.float64)
-            found.append(Run(cells[trial["cell_index"]], times, _series(rows["observed"]), _series(rows["predicted"])))
+            found.append(Run(cells[trial["cell_index"]], times, series(rows["observed"]), series(rows["predicted"])))
     if not found:
         raise UsageError(f"`{protocol.name}` has no run that was compared with theory; its `prediction` may not serve any row")
     return found

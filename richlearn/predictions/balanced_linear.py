@@ -4,8 +4,8 @@ from typing import final
 
 import numpy as np
 
-from richlearn.predictions.base import Prediction, Setting, Weights, distance, named, two_layers
-from richlearn.theory import BalancedLinear, deep_kernel
+from richlearn.predictions.base import Prediction, Setting, Weights, named, turned, two_layers
+from richlearn.theory import BalancedLinear
 
 
 @final
@@ -19,9 +19,8 @@ class BalancedLinearRun(Prediction):
         """See `Prediction.observe`."""
         w, a = two_layers(weights)
         beta = w.T @ a
-        now, then = (deep_kernel(each, setting.x, setting.rates) for each in (weights, start))
         found = {f"sigma[{i}]": each for i, each in enumerate(np.linalg.svd(beta, compute_uv=False))}
-        found |= {f"beta[{i},{j}]": beta[i, j] for i, j in np.ndindex(beta.shape)} | {"S": distance(now, then)}
+        found |= {f"beta[{i},{j}]": beta[i, j] for i, j in np.ndindex(beta.shape)} | {"S": turned(weights, start, setting)}
         return {name: float(value) for name, value in found.items()}
 
     def predict(self, start: Weights, setting: Setting, times: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,13 +1,14 @@
 """The interface of a prediction: the same named quantities of a network as it is, and as theory says it will be."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 
 from richlearn.errors import NotApplicable
+from richlearn.theory import deep_kernel
 
 Weights: TypeAlias = Sequence[np.ndarray]
 
@@ -34,13 +35,9 @@ def quantity(name: str) -> str:
 
 def errors(observed: Mapping[str, np.ndarray], predicted: Mapping[str, np.ndarray]) -> dict[str, float]:
     """By quantity: max_t ‖observed − predicted‖ / max_t ‖predicted‖, over its components (shape (T,) each)."""
-
-    def groups() -> Iterator[tuple[str, list[str]]]:
-        for group in dict.fromkeys(map(quantity, predicted)):
-            yield group, [name for name in predicted if quantity(name) == group]
-
     found = {}
-    for group, names in groups():
+    for group in dict.fromkeys(map(quantity, predicted)):
+        names = [name for name in predicted if quantity(name) == group]
         there, here = (np.stack([each[name] for name in names]) for each in (predicted, observed))
         scale = float(np.linalg.norm(there, axis=0).max())
         off = float(np.linalg.norm(here - there, axis=0).max())
@@ -88,3 +85,8 @@ def distance(k1: np.ndarray, k2: np.ndarray) -> np.ndarray:
     """Kernel distance ½‖K₁/‖K₁‖ − K₂/‖K₂‖‖² of kernels (…, n, n), which keeps its digits near 0."""
     one, two = (k / np.linalg.norm(k, axis=(-2, -1), keepdims=True) for k in (k1, k2))
     return 0.5 * np.square(one - two).sum((-2, -1))
+
+
+def turned(weights: Weights, start: Weights, setting: Setting) -> float:
+    """S(0, t): how far the full kernel of a linear network with `weights` has turned from the one at the start."""
+    return float(distance(*(deep_kernel(each, setting.x, setting.rates) for each in (weights, start))))

@@ -6,8 +6,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from richlearn.errors import NotApplicable, ParameterError
-from richlearn.predictions.base import Prediction, Setting, Weights, distance, named
-from richlearn.theory import deep_bias_minimiser, deep_conserved, deep_kernel, isotropic_tangent_matrix, readout_norm
+from richlearn.predictions.base import Prediction, Setting, Weights, distance, named, turned
+from richlearn.theory import deep_bias_minimiser, deep_conserved, isotropic_tangent_matrix, readout_norm
 
 _TOLERANCE = 1e-6  # of a conserved matrix, against its largest entry: float32 weights keep about as much
 
@@ -40,9 +40,8 @@ class DeepLinearRun(Prediction):
     def observe(self, weights: Weights, start: Weights, setting: Setting) -> dict[str, float]:
         """See `Prediction.observe`."""
         beta = _map(weights)
-        now, then = (deep_kernel(each, setting.x, setting.rates) for each in (weights, start))
         found = {f"beta[{i}]": float(each) for i, each in enumerate(beta)}
-        return found | {"norm": float(np.linalg.norm(beta)), "S": float(distance(now, then))}
+        return found | {"norm": float(np.linalg.norm(beta)), "S": turned(weights, start, setting)}
 
     def predict(self, start: Weights, setting: Setting, times: np.ndarray) -> dict[str, np.ndarray]:
         """See `Prediction.predict`."""

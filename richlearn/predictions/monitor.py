@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from richlearn.errors import NotApplicable
 from richlearn.networks import find
-from richlearn.predictions.base import Prediction, Setting, Weights, errors
+from richlearn.predictions.base import Prediction, Setting, errors
 from richlearn.tasks.base import Split
 from richlearn.tasks.losses import HALF_SSE, Loss
 from richlearn.training._timed import Timed
@@ -46,10 +47,15 @@ def check_function(prediction: Prediction, network: nn.Module, inputs: Tensor) -
         raise NotApplicable(f"`{type(prediction).__name__}` is of other functions than `{type(network).__name__}`, by its activation")
 
 
+def rates_of(rates: Mapping[str, float], names: Iterable[str]) -> tuple[float, ...]:
+    """The learning-rate multiplier of each named weight; 1 where absent."""
+    return tuple(float(rates.get(name, 1.0)) for name in names)
+
+
 def setting(split: Split, rates: Mapping[str, float], names: Iterable[str]) -> Setting:
     """What theory needs to know of data and learning rates."""
     x, y = (each.double().cpu().numpy() for each in (split.inputs, split.targets))
-    return Setting(x, y, tuple(float(rates.get(name, 1.0)) for name in names))
+    return Setting(x, y, rates_of(rates, names))
 
 
 class PredictionMonitor(Timed):
@@ -75,17 +81,20 @@ class PredictionMonitor(Timed):
         if loss is not HALF_SSE:
             raise NotApplicable(f"theory is of the loss {HALF_SSE.name}, the task has {loss.name}")
         super().__init__(times)
-        self.prediction, self.train, self.lr = prediction, train, lr
-        self._starts: dict[str, tuple[list[np.ndarray], Setting]] = {}
+        self.prediction, self.lr = prediction, lr
+        self._data = setting(train, {}, ())
+        self._starts: dict[str, tuple[list[np.ndarray], Setting]] = {}  # by trial
 
     def state_dict(self) -> dict[str, Any]:
-        """Rows, and where each member started."""
-        return super().state_dict() | {"starts": self._starts}
+        """Rows, and where each member started, as tensors: what a checkpoint that loads nothing but weights may hold."""
+        starts = {trial: ([torch.from_numpy(each) for each in start], list(found.rates)) for trial, (start, found) in self._starts.items()}
+        return super().state_dict() | {"starts": starts}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up rows and starts."""
         super().load_state_dict(state_dict)
-        self._starts = state_dict["starts"]
+        for trial, (start, rates) in state_dict["starts"].items():
+            self._starts[trial] = [each.numpy() for each in start], replace(self._data, rates=tuple(rates))
 
     def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Append a row per member."""
@@ -95,8 +104,10 @@ class PredictionMonitor(Timed):
     def _observe(self, module: LightningModule, step: int) -> None:
         for view in views(module):
             weights = matrices(view.network)
-            now: Weights = list(weights.values())
-            start, found = self._starts.setdefault(view.trial, (now, setting(self.train, view.rates, weights)))
+            now = list(weights.values())
+            if view.trial not in self._starts:
+                self._starts[view.trial] = now, replace(self._data, rates=rates_of(view.rates, weights))
+            start, found = self._starts[view.trial]
             self.rows.append({"trial": view.trial, "step": step, "observed": list(self.prediction.observe(now, start, found).items())})
 
     def table(self) -> pd.DataFrame:
@@ -106,15 +117,19 @@ class PredictionMonitor(Timed):
         for trial, rows in frame.groupby("trial"):
             start, found = self._starts[str(trial)]
             rate = self.lr[str(trial)] if isinstance(self.lr, Mapping) else self.lr
-            series = self.prediction.predict(start, found, rate * rows["step"].to_numpy(np.float64))
+            told = self.prediction.predict(start, found, rate * rows["step"].to_numpy(np.float64))
             frame.loc[rows.index, "predicted"] = pd.Series(
-                [[(name, float(values[i])) for name, values in series.items()] for i in range(len(rows))], index=rows.index
+                [[(name, float(values[i])) for name, values in told.items()] for i in range(len(rows))], index=rows.index
             )
         return frame
 
 
+def series(rows: pd.Series) -> dict[str, np.ndarray]:
+    """By name, what a column of `PredictionMonitor.table` holds of one trial, (T,) each."""
+    found = [dict(row) for row in rows]
+    return {name: np.array([each[name] for each in found]) for name in found[0]}
+
+
 def run_errors(table: pd.DataFrame) -> dict[str, float]:
     """By quantity, how far one trial's run was from theory (`base.errors`), from its rows of `PredictionMonitor.table`."""
-    observed, predicted = ([dict(each) for each in table[name]] for name in ("observed", "predicted"))
-    series = {name: np.array([each[name] for each in predicted]) for name in predicted[0]}
-    return errors({name: np.array([each[name] for each in observed]) for name in series}, series)
+    return errors(series(table["observed"]), series(table["predicted"]))

@@ -5,8 +5,8 @@ from typing import final
 import numpy as np
 
 from richlearn.errors import NotApplicable
-from richlearn.predictions.base import Prediction, Setting, Weights, distance, named, two_layers
-from richlearn.theory import SingleNeuron, bias_minimiser, deep_kernel
+from richlearn.predictions.base import Prediction, Setting, Weights, named, turned, two_layers
+from richlearn.theory import SingleNeuron, bias_minimiser
 
 
 def _neuron(weights: Weights) -> tuple[np.ndarray, np.ndarray]:
@@ -31,8 +31,7 @@ class SingleNeuronRun(Prediction):
         """See `Prediction.observe`."""
         a, w = _neuron(weights)
         size, target = np.linalg.norm(w), setting.x.T @ setting.y[:, 0]
-        now, then = (deep_kernel(each, setting.x, setting.rates) for each in (weights, start))
-        found = {"a": a, "mu": a * size, "phi": w @ target / (size * np.linalg.norm(target)), "S": distance(now, then)}
+        found = {"a": a, "mu": a * size, "phi": w @ target / (size * np.linalg.norm(target)), "S": turned(weights, start, setting)}
         return {name: float(value) for name, value in found.items()} | {f"w[{i}]": float(each) for i, each in enumerate(w)}
 
     def predict(self, start: Weights, setting: Setting, times: np.ndarray) -> dict[str, np.ndarray]:

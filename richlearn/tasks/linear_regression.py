@@ -80,9 +80,8 @@ class LinearRegression(Task):
             raise ParameterError(f"unknown `design` `{design}`; {nearest(str(design), get_args(Design))}")
         if beta_norm <= 0:
             raise ParameterError(f"`beta_norm` must be positive, got {beta_norm}")
-        self.rank = {"whitened": dimension, "low_rank": rank, "gaussian": min(dimension, train_size)}.get(design, 1)
-        if self._inputs is not None:
-            self.rank = int(torch.linalg.matrix_rank(self._inputs))
+        given = 0 if self._inputs is None else int(torch.linalg.matrix_rank(self._inputs))
+        self.rank = {"whitened": dimension, "low_rank": rank, "gaussian": min(dimension, train_size), "given": given}[design]
         if self.rank > min(dimension, train_size):
             raise ParameterError(
                 f"`design` {design} of rank {self.rank} needs `dimension` and `train_size` ≥ {self.rank}, got {dimension} and {train_size}"

@@ -1,6 +1,7 @@
 """Arrays in, arrays out: closed forms are evaluated by NumPy in float64 and returned as the kind that came in."""
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -91,3 +92,34 @@ def positive(name: str, value: Any) -> np.ndarray:
     if (array <= 0).any():
         raise ParameterError(f"`{name}` must be positive, got {array[array <= 0].flat[0]:g}")
     return array
+
+
+def whole(name: str, value: int, least: int) -> int:
+    """`value` as an int of at least `least`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ParameterError(f"`{name}` must be an integer of at least {least}, got {value!r}")
+    return int(value)
+
+
+def not_negative(name: str, value: ArrayLike) -> np.ndarray:
+    """`value` as a float64 array without negative entries."""
+    array = finite(name, value)
+    if (array < 0).any():
+        raise ParameterError(f"`{name}` must not be negative, got {array.min():g}")
+    return array
+
+
+def together(names: str, *arrays: np.ndarray | np.floating) -> tuple[np.ndarray, ...]:
+    """`arrays` broadcast against one another."""
+    try:
+        return np.broadcast_arrays(*arrays)
+    except ValueError as error:
+        raise ParameterError(f"{names} must broadcast, got shapes {', '.join(str(np.shape(each)) for each in arrays)}") from error
+
+
+def number(name: str, value: Any) -> float:
+    """`value` as one float."""
+    array = finite(name, value)
+    if array.shape:
+        raise ParameterError(f"`{name}` must be a number, got shape {array.shape}")
+    return float(array)

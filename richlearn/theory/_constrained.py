@@ -53,22 +53,6 @@ def solutions(x: Any, y: Any) -> Solutions:
     return Solutions(particular, spread, axes)
 
 
-def together(names: str, *arrays: np.ndarray | np.floating) -> tuple[np.ndarray, ...]:
-    """`arrays` broadcast against one another."""
-    try:
-        return np.broadcast_arrays(*arrays)
-    except ValueError as error:
-        raise ParameterError(f"{names} must broadcast, got shapes {', '.join(str(np.shape(each)) for each in arrays)}") from error
-
-
-def number(name: str, value: Any) -> float:
-    """`value` as one float."""
-    array = finite(name, value)
-    if array.shape:
-        raise ParameterError(f"`{name}` must be a number, got shape {array.shape}")
-    return float(array)
-
-
 def vector(name: str, value: Any, size: int) -> np.ndarray:
     """`value` as a float64 array (size,)."""
     array = finite(name, value, "d")

@@ -1,27 +1,10 @@
-"""Weights of linear networks whose conserved matrices are multiples of I, and the checks that they share with `deep_linear`."""
-
-import numbers
+"""Weights of linear networks whose conserved matrices are multiples of I, by construction."""
 
 import numpy as np
 
 from richlearn.errors import ParameterError
-from richlearn.theory._arrays import Array, ArrayLike, array_function, finite, positive
-from richlearn.theory._constrained import number, positive_root
-
-
-def whole(name: str, value: int, least: int) -> int:
-    """`value` as an int of at least `least`."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
-        raise ParameterError(f"`{name}` must be an integer of at least {least}, got {value!r}")
-    return int(value)
-
-
-def not_negative(name: str, value: ArrayLike) -> np.ndarray:
-    """`value` as a float64 array without negative entries."""
-    array = finite(name, value)
-    if (array < 0).any():
-        raise ParameterError(f"`{name}` must not be negative, got {array.min():g}")
-    return array
+from richlearn.theory._arrays import Array, ArrayLike, array_function, finite, not_negative, number, positive, whole
+from richlearn.theory._constrained import positive_root
 
 
 def per_layer(rates: ArrayLike | None, layers: int) -> np.ndarray:

@@ -1,9 +1,13 @@
-"""What the modules on two-layer linear networks share."""
+"""Formulas and checks that the modules on linear and piecewise linear networks share."""
+
+from typing import TypeAlias
 
 import numpy as np
 
 from richlearn.errors import ParameterError
 from richlearn.theory._arrays import ArrayLike, finite, positive
+
+Values: TypeAlias = np.ndarray | np.floating  # NumPy makes numbers of arrays without axes
 
 
 def weights(w: ArrayLike, a: ArrayLike, names: tuple[str, str] = ("w", "a")) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +31,8 @@ def square(matrix: np.ndarray) -> np.ndarray:
     return transposed(matrix) @ matrix
 
 
-def ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
+def ratio(top: Values, bottom: Values, otherwise: float = 0.0) -> np.ndarray:
+    """`top`/`bottom`, and `otherwise` where `bottom` is 0."""
     return np.where(bottom == 0, otherwise, top / np.where(bottom == 0, 1.0, bottom))
 
 
@@ -38,7 +43,7 @@ def tangent(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
     return matrix.reshape(*matrix.shape[:-4], c * d, c * d)
 
 
-def branches(delta: np.ndarray, strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def branches(delta: Values, strength: Values) -> tuple[np.ndarray, np.ndarray]:
     """(κ + δ)/2 and (κ − δ)/2, κ = √(δ² + 4·strength²), without cancellation."""
     larger = (np.abs(delta) + np.hypot(delta, 2 * strength)) / 2
     smaller = strength * ratio(strength, larger)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from richlearn.theory._linear import ratio
+
 _CANCELS = 1e-5  # u is evaluated in rationals where it is smaller than this part of what its rounding scales with
 _STILL = 1e-24  # kernel distances up to here are rounding
 _GRID = 1.05  # ratio of the times between which a first crossing is looked for
@@ -32,11 +34,6 @@ class Flow(NamedTuple):
     w0: np.ndarray
     direction: np.ndarray
     across: np.ndarray
-
-
-def ratio(top: np.ndarray, bottom: np.ndarray, otherwise: float = 0.0) -> np.ndarray:
-    """`top`/`bottom`, and `otherwise` where `bottom` is 0."""
-    return np.where(bottom == 0, otherwise, top / np.where(bottom == 0, 1.0, bottom))
 
 
 def dot(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -6,9 +6,10 @@ from itertools import pairwise
 import numpy as np
 
 from richlearn.errors import ParameterError
-from richlearn.theory._arrays import Array, ArrayLike, array_function, finite
-from richlearn.theory._constrained import number, positive_root, solutions, together, vector
-from richlearn.theory._isotropic import isotropic_layers, isotropic_pair, not_negative, per_layer, whole
+from richlearn.theory._arrays import Array, ArrayLike, array_function, finite, not_negative, number, together, whole
+from richlearn.theory._constrained import positive_root, solutions, vector
+from richlearn.theory._isotropic import isotropic_layers, isotropic_pair, per_layer
+from richlearn.theory._linear import transposed
 
 __all__ = [
     "deep_bias_minimiser",
@@ -32,10 +33,6 @@ def _layers(weights: Sequence[ArrayLike]) -> list[np.ndarray]:
         raise ParameterError(f"`weights` must be one or more matrices (n_out, n_in), each as wide as the one before is high, got {shapes}")
     together("the leading axes of `weights`", *(weight.sum((-2, -1)) for weight in found))
     return found
-
-
-def _transpose(matrix: np.ndarray) -> np.ndarray:
-    return np.swapaxes(matrix, -1, -2)
 
 
 def _kron(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -72,7 +69,7 @@ def deep_conserved(weights: Sequence[ArrayLike], rates: ArrayLike | None = None)
     """
     layers = _layers(weights)
     scaled = [weight / np.sqrt(rate) for weight, rate in zip(layers, per_layer(rates, len(layers)), strict=True)]
-    return [_transpose(after) @ after - before @ _transpose(before) for before, after in pairwise(scaled)]
+    return [transposed(after) @ after - before @ transposed(before) for before, after in pairwise(scaled)]
 
 
 @array_function
@@ -87,7 +84,7 @@ def deep_tangent_matrix(weights: Sequence[ArrayLike], rates: ArrayLike | None = 
     """
     layers = _layers(weights)
     parts = zip(per_layer(rates, len(layers)), _sides(layers), strict=True)
-    return np.asarray(sum(rate * _kron(after @ _transpose(after), _transpose(before) @ before) for rate, (after, before) in parts))
+    return np.asarray(sum(rate * _kron(after @ transposed(after), transposed(before) @ before) for rate, (after, before) in parts))
 
 
 @array_function
@@ -111,8 +108,8 @@ def deep_kernel(weights: Sequence[ArrayLike], x: ArrayLike, rates: ArrayLike | N
         raise ParameterError(f"`x` must have shape (n, {layers[0].shape[-1]}), got {inputs.shape}")
     kernel = 0.0
     for rate, (after, before) in zip(per_layer(rates, len(layers)), _sides(layers), strict=True):
-        seen = inputs @ _transpose(before)
-        kernel = kernel + rate * _kron(seen @ _transpose(seen), after @ _transpose(after))
+        seen = inputs @ transposed(before)
+        kernel = kernel + rate * _kron(seen @ transposed(seen), after @ transposed(after))
     return np.asarray(kernel)
 
 

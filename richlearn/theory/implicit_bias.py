@@ -6,8 +6,9 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from richlearn.errors import ParameterError
-from richlearn.theory._arrays import Array, ArrayLike, array_function, finite, positive
-from richlearn.theory._constrained import Solutions, number, solutions, together, vector
+from richlearn.theory._arrays import Array, ArrayLike, array_function, finite, number, positive, together
+from richlearn.theory._constrained import Solutions, solutions, vector
+from richlearn.theory._linear import Values, branches
 from richlearn.theory.single_neuron import SingleNeuron
 
 _EQUAL = 1e-10  # largest relative spread of the eigenvalues of xᵀx = λΠ
@@ -15,12 +16,10 @@ _DECIDED = 1e-3  # part of the loss of β = 0 that must be gone before the sign 
 _PATIENCE = 1e15  # longest integration, in units of the fastest time constant
 
 
-def _sums(size: np.ndarray, delta: np.ndarray, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """κ + δ and κ − δ for ‖β‖ = `size`; the smaller one from their product 4η²‖β‖², so that nothing cancels."""
-    product = 2 * eta * size
-    larger = np.hypot(delta, product) + np.abs(delta)
-    smaller = product * (product / np.where(larger > 0, larger, 1.0))
-    return np.where(delta >= 0, larger, smaller), np.where(delta >= 0, smaller, larger)
+def _sums(size: Values, delta: Values, eta: Values) -> tuple[Values, Values]:
+    """κ + δ and κ − δ for ‖β‖ = `size`."""
+    plus, minus = branches(delta, eta * size)
+    return 2 * plus, 2 * minus
 
 
 def _checked(beta: ArrayLike, delta: ArrayLike, lr_a: ArrayLike, lr_w: ArrayLike) -> tuple[np.ndarray, ...]:

@@ -11,7 +11,8 @@ import numpy as np
 from richlearn.errors import ParameterError
 from richlearn.theory import _neuron_flow as flows
 from richlearn.theory._arrays import Array, ArrayLike, finite, has_tensor, positive, to_numpy, to_torch
-from richlearn.theory._neuron_flow import Flow, dot, norm, ratio
+from richlearn.theory._linear import ratio
+from richlearn.theory._neuron_flow import Flow, dot, norm
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _PROJECTOR = 1e-8  # largest relative error of xᵀx = λΠ
