@@ -96,7 +96,7 @@ def test_a_start_that_theory_does_not_cover_is_a_row_with_its_reason(tmp_path):
     assert row["value"].startswith("not applicable: prediction `balanced_linear`: ")
 
 
-def test_the_monitor_serves_a_users_own_module():
+def test_the_monitor_serves_a_users_own_module_and_resumes(tmp_path):
     task = LinearRegression(beta_star=[0.0, 1.0], dtype=torch.float64)
     network = Linear(2, 1).double()
     SingleUnit(delta=-1.0, scale=0.5, angle=180).apply(network, torch.Generator())
@@ -108,6 +108,10 @@ def test_the_monitor_serves_a_users_own_module():
     trainer.fit(NetworkModule(network, task.loss, Optimizer(lr=1e-3)), task)
     table = monitor.table()
     assert table["step"].tolist() == [0, 10, 100, 1000]
+    torch.save(monitor.state_dict(), tmp_path / "state.ckpt")  # as a checkpoint that may hold nothing but weights
+    resumed = PredictionMonitor(SingleNeuronRun(), task.train, [0, 10, 100, 1000], lr=1e-3)
+    resumed.load_state_dict(torch.load(tmp_path / "state.ckpt", weights_only=True))
+    pd.testing.assert_frame_equal(resumed.table(), table)
     assert 0 < max(run_errors(table).values()) < 5e-3
 
 
