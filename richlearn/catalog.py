@@ -154,6 +154,7 @@ NETWORKS = Catalog(
         "linear": Entry("richlearn.networks:Linear", "deep linear network; depth 2 and width 1 is the paper's single neuron", "2-4"),
         "two_layer": Entry("richlearn.networks:TwoLayer", "one hidden layer of piecewise-linear units, no bias by default", "1"),
         "mlp": Entry("richlearn.networks:MLP", "fully connected, any depth, width and activation", "6c"),
+        "transformer": Entry("richlearn.networks:Transformer", "decoder on tokens, read at the last position; three variants", "6d"),
     },
 )
 TASKS = Catalog(
@@ -162,7 +163,13 @@ TASKS = Catalog(
     {
         "teacher_student": Entry("richlearn.tasks:TeacherStudent", "labels of a small two-layer ReLU teacher on the unit sphere", "1"),
         "xor": Entry("richlearn.tasks:Xor", "four clusters in the plane, labelled by the product of their signs", "5a"),
+        "modular_arithmetic": Entry(
+            "richlearn.tasks:ModularArithmetic", "equations x ∘ y = z modulo a prime: the task of grokking", "6d"
+        ),
         "linear_regression": Entry("richlearn.tasks:LinearRegression", "linear teacher on white, whitened or low-rank input", "2-4"),
+        "random_hierarchy": Entry(
+            "richlearn.tasks:RandomHierarchy", "strings derived from classes by a random hierarchy of rules: what is their class?", "6c"
+        ),
     },
 )
 PREDICTIONS = Catalog(

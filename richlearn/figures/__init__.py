@@ -9,28 +9,36 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from richlearn.errors import UsageError, nearest
+from richlearn.figures._accuracy import accuracy_curves
 from richlearn.figures._curves import curves
 from richlearn.figures._dynamics import dynamics
+from richlearn.figures._grokking_map import grokking_map
 from richlearn.figures._hyperboloids import hyperboloids
 from richlearn.figures._neuron import neuron
 from richlearn.figures._partition import partition
 from richlearn.figures._phase_portrait import phase_portrait
+from richlearn.figures._sample_complexity import sample_complexity
 from richlearn.figures._scheme_comparison import scheme_comparison
+from richlearn.figures._share_reached import share_reached
 from richlearn.figures._solutions import solutions
 from richlearn.figures._style import save
 from richlearn.figures._trajectories import trajectories
 
 __all__ = [
     "FIGURES",
+    "accuracy_curves",
     "curves",
     "draw",
     "dynamics",
+    "grokking_map",
     "hyperboloids",
     "neuron",
     "partition",
     "phase_portrait",
+    "sample_complexity",
     "save",
     "scheme_comparison",
+    "share_reached",
     "solutions",
     "trajectories",
 ]
@@ -38,7 +46,20 @@ __all__ = [
 # What a protocol may name under `figures:`. Each asks for the tables it needs by the names of its arguments.
 FIGURES: dict[str, Callable[..., Figure]] = {
     function.__name__: function
-    for function in (phase_portrait, curves, trajectories, scheme_comparison, dynamics, hyperboloids, solutions, partition)
+    for function in (
+        phase_portrait,
+        curves,
+        trajectories,
+        scheme_comparison,
+        dynamics,
+        hyperboloids,
+        solutions,
+        partition,
+        sample_complexity,
+        accuracy_curves,
+        grokking_map,
+        share_reached,
+    )
 }
 
 

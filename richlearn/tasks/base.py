@@ -20,7 +20,7 @@ def _moved(values: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Split:
-    """Inputs (n, d) and targets (n, c) of one part of a task."""
+    """Inputs (n, d), floating-point or tokens, and targets of one part of a task: (n, c), or labels (n,) of a classification."""
 
     inputs: Tensor
     targets: Tensor
@@ -101,8 +101,9 @@ class Task(LightningDataModule, ABC):
 
     def zero_loss(self) -> float:
         """Test loss of the predictor f = 0."""
-        targets = self.test.targets.double()
-        return float(self.loss(torch.zeros_like(targets), targets))
+        targets = self.test.targets
+        targets = targets.double() if targets.is_floating_point() else targets
+        return float(self.loss(torch.zeros(len(targets), self.out_features, dtype=torch.float64), targets))
 
     def train_dataloader(self) -> DataLoader:
         """Batches (inputs, targets) in `order`; each rank of a data-parallel run gets its share of every global batch.

@@ -9,6 +9,7 @@ from richlearn.training.progress import NetworkStepsBar
 from richlearn.training.recorder import LossRecorder
 from richlearn.training.schedules import Schedule
 from richlearn.training.stacked import StackedModule
+from richlearn.training.stopping import Stopping
 from richlearn.training.times import check_times, log_times
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RichnessMonitor",
     "Schedule",
     "StackedModule",
+    "Stopping",
     "View",
     "check_times",
     "log_times",

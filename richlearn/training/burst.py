@@ -53,10 +53,10 @@ def stacked_forward(
 
 
 class Burst:
-    """`burst(parameters, state, rates, data, table, count, indices, weights)` does `count` updates of a slice.
+    """`burst(parameters, state, rates, data, table, count, weights)` does `count` updates of a slice.
 
     One compilation serves every count: the loop over updates is inside, its length a tensor. Use one `Burst` for all
-    slices and batches of equal shapes.
+    slices and batches of equal shapes; those of minibatches do not depend on the size of the training set.
 
     Args:
         template: a network of the members' shape; its values do not matter.
@@ -86,33 +86,33 @@ class Burst:
 
         return grad(total)(list(parameters))
 
-    def _update(self, k: Tensor, parameters, state, rates: Rates, data, table: Tensor, indices: Tensor | None, weights: Tensor):
-        inputs, targets = data
-        row = table.index_select(0, k.reshape(1))[0]
-        if indices is not None:
-            chosen = indices.index_select(0, k.reshape(1))[0]
-            inputs, targets = inputs.index_select(0, chosen), targets.index_select(0, chosen)
-            weights = weights.index_select(0, k.reshape(1))[0]
+    def _update(self, k: Tensor, parameters, state, rates: Rates, data, table: Tensor, weights: Tensor):
+        def now(values: Tensor) -> Tensor:
+            return values.index_select(0, k.reshape(1))[0]
+
+        row, (inputs, targets) = now(table), data
+        if weights.ndim == 2:
+            inputs, targets, weights = now(inputs), now(targets), now(weights)
         gradients = self._gradients(parameters, inputs, targets, weights)
         return self.optimizer.update(parameters, gradients, state, rates, row)
 
-    def _loop(self, parameters, state, lr, decay, eps, data, table: Tensor, count: Tensor, indices: Tensor | None, weights: Tensor):
+    def _loop(self, parameters, state, lr, decay, eps, data, table: Tensor, count: Tensor, weights: Tensor):
         rates, split = Rates(lr, decay, eps), len(parameters)
 
         def unfinished(k: Tensor, *carried: Tensor) -> Tensor:
             return k < count
 
         def body(k: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-            new, new_state = self._update(k, carried[:split], carried[split:], rates, data, table, indices, weights)
+            new, new_state = self._update(k, carried[:split], carried[split:], rates, data, table, weights)
             return k + 1, *(value.clone() for value in (*new, *new_state))
 
         _, *carried = while_loop(unfinished, body, (torch.zeros_like(count), *parameters, *state))
         return carried[:split], carried[split:]
 
-    def _eager(self, parameters, state, lr, decay, eps, data, table: Tensor, count: Tensor, indices: Tensor | None, weights: Tensor):
+    def _eager(self, parameters, state, lr, decay, eps, data, table: Tensor, count: Tensor, weights: Tensor):
         rates = Rates(lr, decay, eps)
         for k in torch.arange(int(count), device=count.device):
-            parameters, state = self._update(k, parameters, state, rates, data, table, indices, weights)
+            parameters, state = self._update(k, parameters, state, rates, data, table, weights)
         return parameters, state
 
     @torch.no_grad()
@@ -125,19 +125,17 @@ class Burst:
         table: Tensor,
         count: int,
         weights: Tensor,
-        indices: Tensor | None = None,
     ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """New (parameters, state) after `count` updates; the arguments are left alone.
 
         Args:
             parameters: P tensors (members, …), in the template's order.
             state: the optimiser's, slots·P tensors.
-            data: inputs (n, …) and targets (n, c), shared by the members.
+            data: inputs and targets, shared by the members: (n, …) of a full batch, (rows, batch, …) of minibatches.
             table: rows of `Optimizer.table`, at least `count`; equal lengths share a compilation.
-            weights: of the samples, (n,), or (rows, batch) beside `indices`; 0 pads a short batch.
-            indices: samples of each update, (rows, batch); None is full batch.
+            weights: of the samples, (n,) or (rows, batch); 0 pads a short batch.
         """
         length = torch.tensor(count, device=table.device)
         return self._run(
-            list(parameters), list(state), list(rates.lr), list(rates.weight_decay), list(rates.eps), data, table, length, indices, weights
+            list(parameters), list(state), list(rates.lr), list(rates.weight_decay), list(rates.eps), data, table, length, weights
         )

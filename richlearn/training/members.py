@@ -48,11 +48,23 @@ class HasMembers(Protocol):
         ...
 
     def members(self) -> Iterator[View]:
-        """The members that still train, in order."""
+        """The members that had the last update, in order: those that have diverged or were stopped before it are left out."""
         ...
 
-    def losses(self, split: Split) -> Tensor:
-        """The task's loss of each member on `split`, shape (members,), float64; nan for members that have stopped."""
+    @property
+    def stopped(self) -> Mapping[str, int]:
+        """The members that were told to stop, with the updates that they had had."""
+        ...
+
+    def stop(self, trial: str) -> None:
+        """Train the member `trial` no further: it is done, and keeps the parameters that it has now."""
+        ...
+
+    def evaluate(self, split: Split) -> dict[str, Tensor]:
+        """The task's `loss` and, of a classification, `accuracy` of each member on `split`, shape (members,), float64.
+
+        nan for members that train no more.
+        """
         ...
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +27,9 @@ from richlearn.metrics import (
 from richlearn.metrics._base import DistanceFromStart
 from richlearn.metrics._kernel import KernelMetric
 from richlearn.metrics.conserved import homogeneous_pairs
-from richlearn.networks._trace import as_input
+from richlearn.networks._trace import as_input, undisturbed
 from richlearn.training._timed import Timed
-from richlearn.training.members import View, views
+from richlearn.training.members import HasMembers, View, views
 
 _EIGENVECTORS = 10
 _BINS = 1e20  # TensorBoard's histograms end here; they raise on values that all lie beyond
@@ -75,6 +75,11 @@ def _shares(layers: Mapping[str, Tensor]) -> dict[str, float]:
     traces = {name: float(kernel.diagonal().double().sum()) for name, kernel in layers.items()}
     total = sum(traces.values())
     return {f"kernel_share/{name}": trace / total if total else float("nan") for name, trace in traces.items()}
+
+
+def _ended(module: LightningModule, step: int) -> list[str]:
+    """The members that were stopped after `step` updates."""
+    return [trial for trial, at in module.stopped.items() if at == step] if isinstance(module, HasMembers) else []
 
 
 class RichnessMonitor(Timed):
@@ -129,11 +134,14 @@ class RichnessMonitor(Timed):
         self._references = state_dict["references"]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
-        """One of the times, or a multiple of `every`."""
+        """One of the times, or a multiple of `every`; a member that has just been stopped is measured a last time."""
         if self.every is not None and trainer.global_step % self.every == 0:
             self._visit(trainer, pl_module)
         else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._last != trainer.global_step and _ended(pl_module, trainer.global_step):
+            with undisturbed(pl_module):
+                self.measure(trainer, pl_module, trainer.global_step, only=_ended(pl_module, trainer.global_step))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The end of an epoch, where neither times nor an interval were given."""
@@ -212,10 +220,12 @@ class RichnessMonitor(Timed):
             row |= {f"hamming_distance/{name}": share for name, share in hamming.per_layer().items()}
         return row
 
-    def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
-        """Append a row per member and log their means."""
+    def measure(self, trainer: Trainer, module: LightningModule, step: int, only: Collection[str] | None = None) -> None:
+        """Append a row per member, or for those of the trials `only`, and log their means."""
         now = []
         for view in views(module):
+            if only is not None and view.trial not in only:
+                continue
             row = {"trial": view.trial, "step": step, **self._row(view)}
             if self.directions:
                 row["directions"] = _directions(view.network)

@@ -27,6 +27,7 @@ class NetworkModule(LightningModule):
         self.network, self.task_loss = network, loss
         self.optimizer, self.member = optimizer or Optimizer(), member or Member()
         self.trials = [self.member]
+        self.stopped: dict[str, int] = {}
 
     @property
     def steps_done(self) -> int:
@@ -55,8 +56,17 @@ class NetworkModule(LightningModule):
         """This network, the only member."""
         yield View(self.member.trial, self.network, self.member.multipliers.lr)
 
+    def stop(self, trial: str) -> None:
+        """End the fit after the present update."""
+        self.stopped[trial] = self.steps_done
+        self.trainer.should_stop = True
+
     @torch.no_grad()
-    def losses(self, split: Split) -> Tensor:
-        """The task's loss on the whole split, shape (1,), float64."""
+    def evaluate(self, split: Split) -> dict[str, Tensor]:
+        """The task's loss and accuracy on the whole split, shape (1,), float64."""
         split = split.like(next(self.network.parameters()))
-        return self.task_loss(self.network(split.inputs).double(), split.targets)[None].cpu()
+        output = self.network(split.inputs).double()
+        found = {"loss": self.task_loss(output, split.targets)[None].cpu()}
+        if self.task_loss.right is not None:
+            found["accuracy"] = self.task_loss.right(output, split.targets).double().mean()[None].cpu()
+        return found

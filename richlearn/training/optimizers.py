@@ -60,23 +60,23 @@ class Optimizer:
     # ---- one network -------------------------------------------------------------------------------------------------
 
     def groups(self, network: nn.Module, multipliers: Multipliers, lr: float | None = None) -> list[dict]:
-        """Parameter groups for `torch.optim`, one a parameter, with the multipliers applied to `lr` (default: the base rate)."""
+        """Parameter groups for `torch.optim`, one for each set of equal rates: the multipliers times `lr` (default: the base rate)."""
+        alike: dict[tuple[float, float, float], list[nn.Parameter]] = {}
+        for name, parameter in network.named_parameters():
+            factors = [kind.get(name, 1.0) for kind in (multipliers.lr, multipliers.weight_decay, multipliers.eps)]
+            alike.setdefault((factors[0], factors[1], factors[2]), []).append(parameter)
         return [
-            {
-                "params": [parameter],
-                "lr": (lr or self.lr) * multipliers.lr.get(name, 1.0),
-                "weight_decay": self.weight_decay * multipliers.weight_decay.get(name, 1.0),
-            }
-            | ({} if self.name == "sgd" else {"eps": self.eps * multipliers.eps.get(name, 1.0)})
-            for name, parameter in network.named_parameters()
+            {"params": parameters, "lr": (lr or self.lr) * rate, "weight_decay": self.weight_decay * decay}
+            | ({} if self.name == "sgd" else {"eps": self.eps * eps})
+            for (rate, decay, eps), parameters in alike.items()
         ]
 
     def torch_optimizer(self, groups: list[dict]) -> torch.optim.Optimizer:
-        """The `torch.optim` optimiser over `groups`."""
+        """The `torch.optim` optimiser over `groups`; Adam's update is one fused operation, a tenth of a small network's step."""
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum)
         kind = torch.optim.Adam if self.name == "adam" else torch.optim.AdamW
-        return kind(groups, lr=self.lr, betas=self.betas)
+        return kind(groups, lr=self.lr, betas=self.betas, fused=True)
 
     def torch_schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LambdaLR:
         """The schedule as torch's scheduler, to be stepped once an update."""

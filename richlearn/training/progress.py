@@ -49,6 +49,8 @@ class NetworkStepsBar(Callback):
         self._seen = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close the bar if it is this fit's own."""
+        """Count what members that ended early have left undone, and close the bar if it is this fit's own."""
+        if self._bar is not None and trainer.max_steps > self._seen:
+            self._bar.update(self._networks(pl_module) * (trainer.max_steps - self._seen))
         if self._given is None and self._bar is not None:
             self._bar.close()

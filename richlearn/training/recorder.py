@@ -1,7 +1,8 @@
-"""Training and test loss of every member at the checks of a run."""
+"""Training and test loss, and accuracy, of every member at the checks of a run; it ends the members that are done."""
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 from lightning import LightningModule, Trainer
@@ -10,37 +11,64 @@ from richlearn.errors import UsageError
 from richlearn.tasks.base import Split
 from richlearn.training._timed import Timed
 from richlearn.training.members import HasMembers
+from richlearn.training.stopping import Stopping
 
 
 class LossRecorder(Timed):
-    """Records the loss on the whole training and test set; a member whose loss is not finite has diverged.
+    """Records loss and, of a classification, accuracy on the whole training and test set.
+
+    A member whose loss is not finite has diverged.
 
     Args:
         train, test: the splits.
         times: optimiser updates at which to look; None is the end of every epoch.
+        stopping: when a member is done; it then trains no further. Other callbacks see that in `module.stopped`.
 
     Attributes:
-        rows: one dict (trial, step, train_loss, test_loss) per member and check.
+        rows: one dict (trial, step, train_loss, test_loss, and train_accuracy, test_accuracy) per member and check.
         not_finite: trial → first check at which its training loss was not finite.
     """
 
-    def __init__(self, train: Split, test: Split, times: Iterable[int] | None = None) -> None:
+    def __init__(self, train: Split, test: Split, times: Iterable[int] | None = None, stopping: Stopping | None = None) -> None:
         super().__init__(times)
-        self.train, self.test = train, test
+        self.train, self.test, self.stopping = train, test, stopping
         self.not_finite: dict[str, int] = {}
+        self._own: dict[str, list[dict[str, Any]]] = {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint kept."""
+        super().load_state_dict(state_dict)
+        self._own = {}
+        for row in self.rows:
+            self._own.setdefault(row["trial"], []).append(row)
 
     def measure(self, trainer: Trainer, module: LightningModule, step: int) -> None:
         """Append a row per member that has not diverged."""
         if not isinstance(module, HasMembers):
             raise UsageError(f"`LossRecorder` needs a `NetworkModule` or a `StackedModule`, got `{type(module).__name__}`")
-        train, test = module.losses(self.train).tolist(), module.losses(self.test).tolist()
-        for member, train_loss, test_loss in zip(module.trials, train, test, strict=True):
-            trial = member.trial
-            if math.isfinite(train_loss) and math.isfinite(test_loss):
-                self.rows.append({"trial": trial, "step": step, "train_loss": train_loss, "test_loss": test_loss})
+        ended = {trial for trial, at in module.stopped.items() if at < step}
+        found = {f"train_{name}": values.tolist() for name, values in module.evaluate(self.train).items()}
+        found |= {f"test_{name}": values.tolist() for name, values in module.evaluate(self.test).items()}
+        for index, trial in enumerate(member.trial for member in module.trials):
+            values = {name: each[index] for name, each in found.items()}
+            if trial in ended:
+                continue
+            if math.isfinite(values["train_loss"]) and math.isfinite(values["test_loss"]):
+                self._note(module, {"trial": trial, "step": step, **values})
             else:
                 self.not_finite.setdefault(trial, step)
 
+    def _note(self, module: HasMembers, row: dict[str, Any]) -> None:
+        """Keep a member's row, and end the member if it is done."""
+        self.rows.append(row)
+        if self.stopping is None:
+            return
+        own = self._own.setdefault(row["trial"], [])
+        own.append(row)
+        if self.stopping.done(own):
+            module.stop(row["trial"])
+
     def table(self) -> pd.DataFrame:
         """The rows so far."""
-        return pd.DataFrame(self.rows, columns=["trial", "step", "train_loss", "test_loss"])
+        accuracies = ["train_accuracy", "test_accuracy"] if self.rows and "test_accuracy" in self.rows[0] else []
+        return pd.DataFrame(self.rows, columns=["trial", "step", "train_loss", "test_loss", *accuracies])

@@ -21,6 +21,7 @@ from richlearn.training.spans import Spans, span_list
 _WIDTHS = {True: range(4, 9), False: range(8, 13)}
 _ROWS = {True: 1000, False: 250}  # longest burst of full-batch and of minibatch training: seconds at most, so that a stop is prompt
 _EVALUATED = 1000  # samples a slice is evaluated on at once
+_GATHERED = 2**26  # most bytes of a burst's minibatches
 
 
 def slice_width(count: int, compiled: bool) -> int:
@@ -48,7 +49,9 @@ class StackedModule(LightningModule):
 
     `training_step` carries a burst of updates of every member, walked slice by slice; `trainer.global_step`, checkpoints
     and callbacks count optimiser updates of each network. A member whose parameters stop being finite is *diverged*: it
-    keeps its last finite parameters of a burst's start, `diverged_at` says the update, the others go on bit for bit.
+    keeps its last finite parameters of a burst's start, `diverged_at` says the update, the others go on bit for bit. A member
+    that is told to `stop` keeps what it has then. On a CPU a slice ends with its last member; on an accelerator the members
+    that still train are gathered anew for each burst. The fit ends when no member is left.
 
     Args:
         networks: of one shape, each with its own initialisation; copied.
@@ -68,6 +71,7 @@ class StackedModule(LightningModule):
 
     done_steps: Tensor
     diverged: Tensor
+    halted: Tensor
     inputs: Tensor
     targets: Tensor
 
@@ -115,7 +119,9 @@ class StackedModule(LightningModule):
         self.register_buffer("inputs", train.inputs, persistent=False)
         self.register_buffer("targets", train.targets, persistent=False)
         self.register_buffer("done_steps", torch.tensor(0))
-        self.register_buffer("diverged", torch.full((len(networks) + padding,), -1))
+        for name in ("diverged", "halted"):
+            self.register_buffer(name, torch.full((len(networks) + padding,), -1))
+        self._padding = padding
 
     @staticmethod
     def _key(name: str) -> str:
@@ -137,29 +143,57 @@ class StackedModule(LightningModule):
         """The parameters of one member by name; views into the stack."""
         return {name: self.stack[self._key(name)].data[index] for name in self.burst.names}
 
+    @property
+    def stopped(self) -> dict[str, int]:
+        """The members that were told to stop, with the updates that they had had."""
+        return {member.trial: int(step) for member, step in zip(self.trials, self.halted, strict=False) if step >= 0}
+
+    def stop(self, trial: str) -> None:
+        """Train a member no further."""
+        index = next(i for i, member in enumerate(self.trials) if member.trial == trial)
+        self.halted[index] = self.done_steps
+        if index == len(self.trials) - 1:
+            self.halted[index + 1 :] = self.done_steps  # its copies, which fill the last slice
+        self.trainer.should_stop = not bool(self._training.any())
+
+    @property
+    def _training(self) -> Tensor:
+        """Which members train on, shape (members and padding,)."""
+        return (self.diverged < 0) & (self.halted < 0)
+
+    def _present(self) -> Tensor:
+        """Which members had the last update, shape (members and padding,)."""
+        return (self.diverged < 0) & ((self.halted < 0) | (self.halted == self.done_steps))
+
     def members(self) -> Iterator[View]:
-        """The members that have not diverged, in order; they share one network, filled anew for each."""
+        """The members that had the last update and are finite, in order; they share one network, filled anew for each."""
         network = self._template[0].to(self.device, next(iter(self.stack.values())).dtype)
-        for index, member in enumerate(self.trials):
-            if self.diverged[index] < 0:
+        for index, (member, present) in enumerate(zip(self.trials, self._present().tolist(), strict=False)):
+            if present:
                 network.load_state_dict(self.member_state(index), strict=False)
                 yield View(member.trial, network, member.multipliers.lr)
 
     @torch.no_grad()
-    def losses(self, split: Split) -> Tensor:
-        """The task's loss of each member on the whole split, shape (members,), float64; nan for diverged members."""
-        first = next(iter(self.stack.values()))
+    def evaluate(self, split: Split) -> dict[str, Tensor]:
+        """The task's loss and accuracy of each member on the whole split, shape (members,), float64; nan where it trains no more."""
+        first, present = next(iter(self.stack.values())), self._present()
         split = split.like(first)
-        inputs, targets = split.inputs, split.targets
-        weights = self.task_loss.weights(len(inputs), first.double())
-        total = torch.zeros(len(first), dtype=torch.float64, device=first.device)
-        for part in self._slices():
+        weights = self.task_loss.weights(len(split.inputs), first.double())
+        right = self.task_loss.right
+        found = {"loss": torch.full((len(first),), torch.nan, dtype=torch.float64, device=first.device)}
+        if right is not None:
+            found["accuracy"] = found["loss"].clone()
+        for part in self._slices(present):
+            for values in found.values():
+                values[part] = 0.0
             parameters = {name: self.stack[self._key(name)].data[part] for name in self.burst.names}
-            for start in range(0, len(inputs), _EVALUATED):
+            for start in range(0, len(split.inputs), _EVALUATED):
                 rows = slice(start, start + _EVALUATED)
-                output = stacked_forward(self._template[0], parameters, inputs[rows])
-                total[part] += (self.task_loss.per_sample(output, targets[rows]).double() * weights[rows]).sum(-1)
-        return torch.where(self.diverged < 0, total, torch.nan)[: len(self.trials)].cpu()
+                output, targets = stacked_forward(self._template[0], parameters, split.inputs[rows]), split.targets[rows]
+                found["loss"][part] += (self.task_loss.per_sample(output, targets).double() * weights[rows]).sum(-1)
+                if right is not None:
+                    found["accuracy"][part] += right(output, targets).double().sum(-1) / len(split.inputs)
+        return {name: torch.where(present, values, torch.nan)[: len(self.trials)].cpu() for name, values in found.items()}
 
     # ---- training ----------------------------------------------------------------------------------------------------
 
@@ -172,7 +206,7 @@ class StackedModule(LightningModule):
 
     def train_dataloader(self) -> Spans:
         """The spans of updates up to the Trainer's `max_steps`."""
-        return Spans(span_list(self.trainer.max_steps, self.cuts, _ROWS[self.order.full_batch]))
+        return Spans(span_list(self.trainer.max_steps, self.cuts, self._rows))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """An optimiser that only counts."""
@@ -185,52 +219,71 @@ class StackedModule(LightningModule):
             raise RuntimeError(
                 f"the stack stands at update {self.steps_done}, its loader at {start}: the checkpoint was not taken between bursts"
             )
-        for part in self._slices():
-            if bool((self.diverged[part] < 0).any()):
-                self._train_slice(part, start, stop)
+        given = self._inputs_of(start, stop)
+        for part in self._slices(self._training):
+            self._train_slice(part, start, stop, *given)
         self.done_steps.fill_(stop)
         self.optimizers().step()  # type: ignore[union-attr]
         # Lightning counts one update a step() call; there is no public way to say that a training_step did more.
         self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed += stop - start - 1
 
-    def _slices(self) -> Iterator[slice]:
-        total = len(self.diverged)
-        width = self._width if self.device.type == "cpu" else total
-        return (slice(start, start + width) for start in range(0, total, width))
+    def _slices(self, wanted: Tensor) -> Iterator[slice | Tensor]:
+        """What is computed together so that all `wanted` members are: slices of one width, or on an accelerator just these members."""
+        total = len(wanted) - (0 if self.device.type == "cpu" else self._padding)
+        if self.device.type != "cpu":
+            if len(index := wanted[:total].nonzero().flatten()):
+                yield slice(0, total) if len(index) == total else index
+            return
+        for part in (slice(start, start + self._width) for start in range(0, total, self._width)):
+            if bool(wanted[part].any()):
+                yield part
 
-    def _tensors(self, kind: str, part: slice) -> list[Tensor]:
+    def _tensors(self, kind: str, part: slice | Tensor) -> list[Tensor]:
         count = len(self.burst.names) * (self.optimizer.slots if kind == "state" else 1)
         return [getattr(self, f"{kind}_{index}")[part] for index in range(count)]
 
-    def _train_slice(self, part: slice, start: int, stop: int) -> None:
-        parameters = [self.stack[self._key(name)].data[part] for name in self.burst.names]
-        state = self._tensors("state", part)
+    def _train_slice(self, part: slice | Tensor, start: int, stop: int, data: tuple[Tensor, Tensor], table: Tensor, weights: Tensor) -> None:
+        held = [*(self.stack[self._key(name)].data for name in self.burst.names), *self._tensors("state", slice(None))]
+        values = [each[part] for each in held]
+        parameters, state = values[: len(self.burst.names)], values[len(self.burst.names) :]
         rates = Rates(*(self._tensors(kind, part) for kind in ("lr", "weight_decay", "eps")))
-        table, indices, weights = self._inputs_of(start, stop)
 
         def run(count: int) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-            return self.burst(parameters, state, rates, (self.inputs, self.targets), table, count, weights, indices)
+            return self.burst(parameters, state, rates, data, table, count, weights)
 
         new, new_state = run(stop - start)
-        alive = _finite(new) & (self.diverged[part] < 0)
-        for index in (~alive & (self.diverged[part] < 0)).nonzero().flatten().tolist():
-            self.diverged[part.start + index] = start + _first_bad_update(run, index, stop - start)
-        _commit([*parameters, *state], [*new, *new_state], alive)
+        training, finite = self._training[part], _finite(new)
+        places = torch.arange(len(self.diverged), device=self.device)[part]
+        for index in (training & ~finite).nonzero().flatten().tolist():
+            self.diverged[places[index]] = start + _first_bad_update(run, index, stop - start)
+        _commit(values, [*new, *new_state], training & finite)
+        if isinstance(part, Tensor):
+            for whole, value in zip(held, values, strict=True):
+                whole[part] = value  # a gathered copy goes back
 
-    def _inputs_of(self, start: int, stop: int) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Schedule table, sample indices and sample weights of a span, padded to the fixed length of a burst."""
-        first, rows = next(iter(self.stack.values())), _ROWS[self.order.full_batch]
+    @property
+    def _rows(self) -> int:
+        """The longest burst: short enough to stop soon and, of minibatches, to fit in memory."""
+        if self.order.full_batch:
+            return _ROWS[True]
+        sample = sum(values[0].numel() * values.element_size() for values in (self.inputs, self.targets))
+        return max(1, min(_ROWS[False], _GATHERED // (sample * self.order.batch_size)))
+
+    def _inputs_of(self, start: int, stop: int) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+        """Samples, schedule table and sample weights of a span; minibatches and tables padded to the fixed length of a burst."""
+        first, rows = next(iter(self.stack.values())), self._rows
         table = torch.zeros(rows, 3, dtype=first.dtype, device=first.device)
         table[: stop - start] = self.optimizer.table(start, stop)
         if self.order.full_batch:
-            return table, None, self.task_loss.weights(self.order.size, first)
+            return (self.inputs, self.targets), table, self.task_loss.weights(self.order.size, first)
         indices = torch.zeros(rows, self.order.batch_size, dtype=torch.int64)
         weights = torch.zeros(rows, self.order.batch_size, dtype=first.dtype)
         for row, step in enumerate(range(start, stop)):
             chosen = self.order.indices(step)
             indices[row, : len(chosen)] = chosen
-            weights[row, : len(chosen)] = self.task_loss.weights(len(chosen), first).cpu()
-        return table, indices.to(first.device), weights.to(first.device)
+            weights[row, : len(chosen)] = 1 / len(chosen) if self.task_loss.mean else 1.0
+        indices = indices.to(first.device)
+        return (self.inputs[indices], self.targets[indices]), table, weights.to(first.device)
 
 
 def _check_alike(template: nn.Module, networks: Sequence[nn.Module]) -> None:

@@ -108,7 +108,7 @@ def test_a_diverged_member_leaves_the_measurements_but_not_the_record():
     assert recorder.not_finite == {"t2": 5}
     assert recorder.table().groupby("trial").size().to_dict() == {f"t{i}": 1 if i == 2 else 3 for i in range(R)}
     assert monitor.table().groupby("trial").size()["t2"] == 1
-    assert torch.isnan(module.losses(task.test)).nonzero().flatten().tolist() == [2]
+    assert torch.isnan(module.evaluate(task.test)["loss"]).nonzero().flatten().tolist() == [2]
 
 
 def test_compiled_members_diverge_alone_and_at_the_exact_update():

@@ -41,8 +41,8 @@ def test_losses_are_those_of_the_networks_alone():
     task, nets, described = small_task(), networks(3), members(3)
     module = stack(task, OPTIMIZERS["sgd"], nets, described)
     for split in (task.train, task.test):
-        expected = [float(NetworkModule(net, task.loss).losses(split)) for net in nets]
-        assert module.losses(split).tolist() == pytest.approx(expected, rel=1e-13)
+        expected = [float(NetworkModule(net, task.loss).evaluate(split)["loss"]) for net in nets]
+        assert module.evaluate(split)["loss"].tolist() == pytest.approx(expected, rel=1e-13)
 
 
 @pytest.mark.parametrize("count", [1, 4, 9, 10, 13])
@@ -50,7 +50,7 @@ def test_slices_give_what_members_alone_give(count):
     task, nets, described = small_task(16), networks(count), members(count)
     module = stack(task, OPTIMIZERS["adamw"], nets, described, cuts=[5])
     fit(module, 12)
-    assert len(list(module.members())) == len(module.diverged_at) == len(module.losses(task.test)) == count
+    assert len(list(module.members())) == len(module.diverged_at) == len(module.evaluate(task.test)["loss"]) == count
     for index in {0, count // 2, count - 1}:
         single = stack(task, OPTIMIZERS["adamw"], nets[index : index + 1], described[index : index + 1])
         fit(single, 12)

@@ -1,0 +1,105 @@
+"""Accuracy on the training and the test set during training (Kunin et al. 2024, fig 6d): how long generalisation lags behind."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from richlearn.errors import UsageError
+from richlearn.figures._classification import ACCURACY, Line, by_alpha, cut_text, diverged_text, largest_size, one_panel, served
+from richlearn.figures._style import GREY, steps_axis, styled
+from richlearn.figures._tables import seeds_text
+
+_DASHES = {"train_accuracy": (0, (4, 1.5)), ACCURACY: "-"}
+
+
+def _ends(trials: pd.DataFrame, points: pd.DataFrame) -> dict[str, float]:
+    """From which update on a diverged run has no accuracy: where it diverged, if that is known, else after its last measurement."""
+    lost = trials[trials["status"] == "diverged"].set_index("trial")
+    known = lost.get("diverged_at", pd.Series(dtype="Int64")).reindex(lost.index).dropna()
+    last = points.groupby("trial")["step"].max().reindex(lost.index).astype(np.float64).fillna(-1.0) + 1
+    return {**last.to_dict(), **known.astype(np.float64).to_dict()}
+
+
+def history(trials: pd.DataFrame, curves: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Accuracy of every run at every update at which one was measured: index step, a column a trial.
+
+    A run keeps its last value after it ended, so means over runs do not lose those that ended early; a diverged one answers
+    nothing, which is an accuracy of 0.
+    """
+    rows = curves[curves["trial"].isin(trials["trial"])]
+    points = rows.assign(value=rows[column].astype(np.float64)).dropna(subset=["value"]) if column in rows else rows.assign(value=0.0)[:0]
+    ends = _ends(trials, points)
+    wide = points.pivot_table(index="step", columns="trial", values="value").reindex(columns=trials["trial"])
+    wide = wide.reindex(sorted({*map(int, wide.index), *map(int, ends.values())})).astype(np.float64).ffill()
+    for trial, end in ends.items():
+        wide.loc[wide.index >= end, trial] = 0.0
+    return wide
+
+
+def _panel(axes: Axes, lines: list[Line], table: pd.DataFrame, histories: dict[str, pd.DataFrame]) -> None:
+    for line in lines:
+        runs = table.loc[table["cell_index"] == line.cell, "trial"]
+        for column, found in histories.items():
+            if len(runs):
+                mean = found[runs].mean(axis=1)
+                axes.plot(mean.index, mean, linestyle=_DASHES[column], color=line.colour, label=f"{line.text}, {column.split('_')[0]}")
+
+
+def _axes(axes: Axes, protocol: Any, title: str, steps: np.ndarray) -> None:
+    steps_axis(axes, steps[steps > 0].min(initial=max(steps.max(), 1.0)), max(steps.max(), 1.0))
+    axes.set(ylim=(-0.03, 1.03), title=title)
+    if protocol.goal.quantity == ACCURACY:
+        axes.axhline(protocol.goal.threshold, color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1, label="goal")
+    axes.label_outer()
+
+
+def _legend(figure: Figure, panels: dict[str, list[Line]], protocol: Any, columns: list[str]) -> None:
+    texts = {line.text: line.colour for lines in panels.values() for line in lines}
+    single = next(iter(texts.values())) if len(texts) == 1 else "black"
+    handles = [Line2D([], [], color=colour, label=text) for text, colour in texts.items()] if len(texts) > 1 else []
+    handles += [Line2D([], [], color=single, linestyle=_DASHES[name], label=name.replace("_", " ")) for name in columns]
+    if protocol.goal.quantity == ACCURACY:
+        handles.append(Line2D([], [], color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), label=f"goal: {protocol.goal.threshold:g}"))
+    figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
+
+
+@styled
+def accuracy_curves(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any) -> Figure:
+    """Train accuracy (dashed) and test accuracy (solid) against updates, a panel for each α: means over the seeds.
+
+    A run that ended early keeps its last value, a diverged one counts as accuracy 0 from there on. At most eight values of α and
+    seven other settings are shown; of several training sizes the largest.
+
+    Args:
+        trials: table of trials.
+        curves: table of their curves; `train_accuracy` and `test_accuracy` are read.
+        protocol: its `name`, `cells()`, `seeds` and `goal` are read.
+
+    Raises:
+        UsageError: no trial was run, or no accuracy was measured.
+    """
+    table, size = largest_size(served(protocol, trials))
+    cells = protocol.cells()
+    panels = by_alpha(cells) if len(cells) > 1 and any("alpha" in cell.parameters for cell in cells) else one_panel(cells)
+    histories = {column: found for column in _DASHES if len(found := history(table, curves, column)) and found.notna().any(axis=None)}
+    if ACCURACY not in histories:
+        raise UsageError(f"`accuracy_curves` needs measured accuracies; `{protocol.name}` has none")
+    columns = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.7 * columns + 1.6 + (columns == 1) * 2, 2.5 * rows + 0.6 + (columns == 1)))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    steps = np.unique(np.concatenate([found.index.to_numpy(np.float64) for found in histories.values()]))
+    for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+        _panel(axes, lines, table, histories)
+        _axes(axes, protocol, title, steps)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    figure.supylabel("accuracy", fontsize=9.5)
+    _legend(figure, panels, protocol, list(histories))
+    notes = f"{size}{cut_text(panels, cells)}{diverged_text(table, 'at accuracy 0')}"
+    figure.suptitle(f"{protocol.name}: mean over {seeds_text(table)}{notes}")
+    return figure

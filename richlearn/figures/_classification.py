@@ -1,0 +1,122 @@
+"""What the pictures of classification share: which runs they show, when those reached their goals, how rows become panels and lines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from richlearn.errors import UsageError
+from richlearn.figures._style import PALETTE
+from richlearn.figures._tables import label, scored
+
+REACHED = "first_reached"  # the goal, on the test set
+FITTED = "fit_first_reached"  # the same on the training set
+ACCURACY = "test_accuracy"
+MOST_PANELS = 8
+
+
+def served(protocol: Any, trials: pd.DataFrame) -> pd.DataFrame:
+    """The scored trials of `protocol` that were trained, diverged ones included.
+
+    Raises:
+        UsageError: there is none.
+    """
+    table = scored(protocol, trials)
+    table = table[table["status"].isin(["finished", "diverged"])]
+    if table.empty:
+        raise UsageError(f"no scheme of `{protocol.name}` is applicable to its network, so there is nothing to draw")
+    return table.reset_index(drop=True)
+
+
+def largest_size(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The trials at the largest training size with a text that names it; of one size, or none recorded, all trials and no text."""
+    sizes = table["train_size"].dropna().unique() if "train_size" in table else []
+    if len(sizes) < 2:
+        return table, ""
+    return table[table["train_size"] == max(sizes)], f"; training size {max(sizes)}"
+
+
+def times(table: pd.DataFrame, column: str) -> pd.Series:
+    """When each run reached a goal: ``inf`` beyond the budget."""
+    return pd.to_numeric(table[column]).astype("Float64").fillna(np.inf).astype(np.float64)
+
+
+def has_fit(protocol: Any, table: pd.DataFrame) -> bool:
+    """Whether the goal is one of test accuracy whose counterpart on the training set was timed as well."""
+    return FITTED in table and protocol.goal.quantity == ACCURACY
+
+
+def goal_text(protocol: Any, part: str = "test") -> str:
+    """The goal in words, such as `test accuracy ≥ 0.99`."""
+    if protocol.goal.quantity == ACCURACY:
+        return f"{part} accuracy ≥ {protocol.goal.threshold:g}"
+    return f"goal for {protocol.goal.quantity.replace('_', ' ')}"
+
+
+def diverged_text(table: pd.DataFrame, meaning: str) -> str:
+    """What a picture counts diverged runs as, where there are any."""
+    count = int((table["status"] == "diverged").sum())
+    return f"; {count} diverged run{'s' * (count != 1)} {meaning}" if count else ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row in a picture: the number of its cell, its text in the legend and its colour."""
+
+    cell: int
+    text: str
+    colour: str
+
+
+def spread(values: Sequence[Any], most: int) -> list[Any]:
+    """At most `most` of `values`, evenly spread, the first and the last among them.
+
+    >>> spread("abcdefg", 3)
+    ['a', 'd', 'g']
+    """
+    if len(values) <= most:
+        return list(values)
+    return [values[round(place)] for place in np.linspace(0, len(values) - 1, most)]
+
+
+def _alpha(value: float | None) -> str:
+    if value is None:
+        return "other rows"
+    cell = SimpleNamespace(name="", parameters={"alpha": value})
+    return label(cell, [cell])
+
+
+def one_panel(cells: Sequence[Any]) -> dict[str, list[Line]]:
+    """All rows, at most seven, in a panel without a title."""
+    shown = spread(range(len(cells)), len(PALETTE))
+    return {"": [Line(index, label(cells[index], cells), colour) for index, colour in zip(shown, PALETTE, strict=False)]}
+
+
+def by_alpha(cells: Sequence[Any]) -> dict[str, list[Line]]:
+    """Title of a panel -> its lines: a panel for each α (at most eight), in each the same colours for the same other parameters.
+
+    Rows without an α share a panel, the last.
+    """
+    rests = [SimpleNamespace(name=cell.name, parameters={k: v for k, v in cell.parameters.items() if k != "alpha"}) for cell in cells]
+    texts = [label(rest, rests) for rest in rests]
+    colours = dict(zip(spread(list(dict.fromkeys(texts)), len(PALETTE)), PALETTE, strict=False))
+    alphas = sorted({float(cell.parameters["alpha"]) for cell in cells if "alpha" in cell.parameters})
+    columns: list[float | None] = [*alphas, *([None] if any("alpha" not in cell.parameters for cell in cells) else [])]
+    panels = {}
+    for alpha in spread(columns, MOST_PANELS):
+        lines = [
+            Line(index, text, colours[text])
+            for index, (cell, text) in enumerate(zip(cells, texts, strict=True))
+            if cell.parameters.get("alpha") == alpha and text in colours
+        ]
+        panels[_alpha(alpha)] = lines
+    return panels
+
+
+def cut_text(panels: dict[str, list[Line]], cells: Sequence[Any]) -> str:
+    """How many rows a picture shows, where it does not show all."""
+    shown = sum(map(len, panels.values()))
+    return f"; {shown} of {len(cells)} rows" if shown < len(cells) else ""

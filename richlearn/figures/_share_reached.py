@@ -1,0 +1,106 @@
+"""How many runs have reached their goal by when: the empirical distribution of times under censoring at the budget."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from richlearn.figures._classification import (
+    FITTED,
+    REACHED,
+    Line,
+    by_alpha,
+    cut_text,
+    diverged_text,
+    goal_text,
+    has_fit,
+    largest_size,
+    one_panel,
+    served,
+    times,
+)
+from richlearn.figures._style import styled
+from richlearn.figures._tables import seeds_text
+
+_LOOKS = {REACHED: {"linestyle": "-", "linewidth": 1.6}, FITTED: {"linestyle": (0, (3, 1.5)), "linewidth": 0.9}}
+
+
+def steps_of(reached: pd.Series, first: float, last: float) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the share of runs with a time of at most t, for t from `first` to `last`; it jumps at each time.
+
+    >>> t, share = steps_of(pd.Series([30.0, 10.0, float("inf"), 10.0]), 1.0, 100.0)
+    >>> t.tolist(), share.tolist()
+    ([1.0, 10.0, 10.0, 30.0, 100.0], [0.0, 0.25, 0.5, 0.75, 0.75])
+    """
+    within = np.sort(reached[reached <= last].to_numpy(np.float64))
+    shares = np.arange(within.size + 1) / len(reached)
+    return np.concatenate([[first], within, [last]]), np.concatenate([shares, shares[-1:]])
+
+
+def _panel(axes: Axes, lines: list[Line], table: pd.DataFrame, columns: list[str], ends: tuple[float, float]) -> None:
+    for line in lines:
+        runs = table[table["cell_index"] == line.cell]
+        for column in columns if len(runs) else ():
+            text = line.text if column == REACHED else "_"
+            axes.step(*steps_of(times(runs, column), *ends), where="post", color=line.colour, label=text, **_LOOKS[column])
+
+
+def _panels(cells: list[Any]) -> dict[str, list[Line]]:
+    """All rows in one panel; where they differ in more than α, one for each α."""
+    alphas = [cell.parameters.get("alpha") for cell in cells]
+    return by_alpha(cells) if len(set(alphas) - {None}) > 1 and len(set(alphas)) < len(alphas) else one_panel(cells)
+
+
+def _ends(table: pd.DataFrame, columns: list[str], budget: int) -> tuple[float, float]:
+    """Where the axis of updates begins, below the first time that any run has, and the budget."""
+    known = np.concatenate([times(table, column) for column in columns])
+    known = known[np.isfinite(known) & (known > 0)]
+    return float(max(min(known.min(initial=budget) / 2, budget / 10), 0.5)), float(budget)
+
+
+def _legend(figure: Figure, panels: dict[str, list[Line]], protocol: Any, columns: list[str]) -> None:
+    texts = {line.text: line.colour for lines in panels.values() for line in lines}
+    single = next(iter(texts.values())) if len(texts) == 1 else "black"
+    handles = [Line2D([], [], color=colour, label=text) for text, colour in texts.items()] if len(texts) > 1 else []
+    for column, part in ((FITTED, "train"), (REACHED, "test")):
+        if column in columns:
+            handles.append(Line2D([], [], color=single, label=goal_text(protocol, part), **_LOOKS[column]))
+    figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
+
+
+@styled
+def share_reached(trials: pd.DataFrame, protocol: Any) -> Figure:
+    """Share of a row's runs whose goal held at some check up to each update, a step function that ends at the budget.
+
+    Solid: the goal on the test set; dashed and thin: the same on the training set, where the goal is one of accuracy. Diverged runs
+    and those that never reached it stay in the denominator. Of several training sizes the largest is shown.
+
+    Args:
+        trials: table of trials; `first_reached` and, if there, `fit_first_reached` are read.
+        protocol: its `name`, `cells()`, `seeds`, `goal` and budget are read.
+
+    Raises:
+        UsageError: no trial was run.
+    """
+    table, size = largest_size(served(protocol, trials))
+    cells, columns = protocol.cells(), [FITTED, REACHED] if has_fit(protocol, table) else [REACHED]
+    panels = _panels(cells)
+    ends = _ends(table, columns, protocol.training.steps)
+    across = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(2.7 * across + 1.8 + (across == 1) * 2, 2.5 * down + 0.6 + (across == 1)))
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+        _panel(axes, lines, table, columns, ends)
+        axes.set(xscale="log", xlim=ends, ylim=(-0.03, 1.03), xlabel="optimiser updates", title=title)
+        axes.label_outer()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    figure.supylabel("share of runs that reached the goal", fontsize=9.5)
+    _legend(figure, panels, protocol, columns)
+    notes = f"{size}{cut_text(panels, cells)}{diverged_text(table, 'never reach it')}"
+    figure.suptitle(f"{protocol.name}: {seeds_text(table)}, budget {protocol.training.steps:,} updates{notes}")
+    return figure
