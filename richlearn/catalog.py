@@ -133,6 +133,9 @@ SCHEMES = Catalog(
         "relative_scale": Entry(
             "richlearn.schemes:RelativeScale", "standard with the first layer divided and the readout multiplied by α", "6"
         ),
+        "embedding_scale": Entry(
+            "richlearn.schemes:EmbeddingScale", "standard with the embeddings divided by α and the logits multiplied by τ", "6d, 12"
+        ),
         "overall_scale": Entry("richlearn.schemes:OverallScale", "standard with every layer multiplied by τ"),
         "unbalanced": Entry("richlearn.schemes:Unbalanced", "two-layer, symmetrised, every unit at scale τ and conserved quantity δ", "1b"),
         "lambda_balanced": Entry("richlearn.schemes:LambdaBalanced", "Dominé et al. 2024: two-layer with Δ = λI", numerics=2),

@@ -145,7 +145,7 @@ def _plan_summary(runner: Any, found: Any, todo: list[Any], cost: Any) -> dict[s
     return {
         "benchmark": runner.protocol.name,
         "folder": str(runner.folder.path),
-        "steps": runner.protocol.training.steps,
+        "steps": runner.protocol.budget(),
         "trials": len(found.trials),
         "batches": len(found.batches),
         **{state: found.count(state) for state in ("done", "missing", "failed")},
@@ -165,12 +165,13 @@ def _plan_line(item: Any) -> dict[str, Any]:
         "state": item.state,
         "role": batch.role,
         "seed": batch.seed,
+        **({} if batch.trials[0].train_size is None else {"train_size": batch.trials[0].train_size}),
         "trials": [trial.row.label for trial in batch.trials],
     }
 
 
 def _print_plan(plan: dict[str, Any], lines: list[dict[str, Any]]) -> None:
-    typer.echo("{benchmark}: {trials} trials in {batches} batches ({steps} steps each) → {folder}".format(**plan))
+    typer.echo("{benchmark}: {trials} trials in {batches} batches (at most {steps} updates each) → {folder}".format(**plan))
     typer.echo("  done {done}, missing {missing}, failed {failed}; {after_search} scored trials after search".format(**plan))
     for line in plan["stale"]:
         typer.echo(f"  stale: {line}")

@@ -90,7 +90,7 @@ class Results:
         fresh = [versions[scheme] == spec["numerics"] for scheme, spec in zip(self.trials["scheme"], specs, strict=True)]
         parallel = [spec["training"]["strategy"] != "auto" for spec in specs]
         ordered = self.trials.assign(parallel=parallel)[fresh].sort_values(["parallel", "trial"])
-        same = ["scheme", "parameters", "role", "seed", "lr"]
+        same = ["scheme", "parameters", "role", "seed", "train_size", "lr"]
         return ordered.drop_duplicates(same).drop(columns="parallel").sort_values("trial", ignore_index=True)
 
     def curves(self, trials: list[str] | None = None) -> pd.DataFrame:

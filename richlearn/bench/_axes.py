@@ -141,6 +141,23 @@ def axis(value: Any) -> tuple[Any, ...]:
     return values
 
 
+def sizes(value: Any) -> tuple[int, ...]:
+    """Numbers of samples from an axis, as distinct whole numbers in rising order.
+
+    >>> sizes({"logspace": [10, 1000, 4]})
+    (10, 46, 215, 1000)
+    """
+    if not value and isinstance(value, list | tuple):
+        return ()
+    values = axis(value)
+    if not all(_is_number(size) and size >= 1 for size in values):
+        raise refused(f"expected numbers of samples ≥ 1, got {short(list(values))}")
+    found = tuple(sorted(round(size) for size in values))
+    if len(set(found)) < len(found):
+        raise refused(f"expected sizes that differ as whole numbers, got {short(list(found))}")
+    return found
+
+
 def mapping(value: Any) -> dict[str, Any]:
     """The parameters of a component: names and plain values, which the component's own class checks."""
     if not isinstance(value, dict):
@@ -155,20 +172,16 @@ _SPACED_SCHEMA = {
     "maxItems": 3,
     "description": "[first value, last value, count]",
 }
+_SPACES_SCHEMA = [
+    {"type": "object", "properties": {space: _SPACED_SCHEMA}, "required": [space], "additionalProperties": False} for space in _SPACES
+]
 Axis = Annotated[
-    tuple[Any, ...],
-    BeforeValidator(axis),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "array", "minItems": 1},
-                *(
-                    {"type": "object", "properties": {space: _SPACED_SCHEMA}, "required": [space], "additionalProperties": False}
-                    for space in _SPACES
-                ),
-            ]
-        }
-    ),
+    tuple[Any, ...], BeforeValidator(axis), WithJsonSchema({"anyOf": [{"type": "array", "minItems": 1}, *_SPACES_SCHEMA]})
+]
+Sizes = Annotated[
+    tuple[int, ...],
+    BeforeValidator(sizes),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "number", "minimum": 1}}, *_SPACES_SCHEMA]}),
 ]
 Seeds = Annotated[
     tuple[int, ...],

@@ -2,9 +2,20 @@
 
 import itertools
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from richlearn import catalog
 from richlearn.bench._axes import Axis, Parameters, Seeds, refused, seeds
@@ -54,6 +65,15 @@ class Section(BaseModel):
     """Immutable, without unknown keys and without conversions: `"5"` is no number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+    if_given: ClassVar[tuple[str, ...]] = ()
+    """Keys that are written, and hashed, only where they differ from their default: protocols that came before them keep their hashes."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_given(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        away = {name for name in self.if_given if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in serialize(self).items() if name not in away}
 
 
 class Task(Section):
@@ -115,7 +135,12 @@ class Scheme(Section):
 class Training(Section):
     """How long, in which portions and in which arithmetic."""
 
-    steps: Count = Field(description="Optimiser updates of every network: the budget that all runs share.")
+    if_given = ("epochs", "stop_at_goal", "stop_below")
+
+    steps: Count | None = Field(default=None, description="Optimiser updates of every network: the budget that all runs share.")
+    epochs: Count | None = Field(
+        default=None, description="The budget in passes over the training set, instead of `steps`; `measure.check_every` then counts epochs."
+    )
     batch_size: Count | None = Field(default=None, description="Samples of an update; null: the whole training set.")
     stack: Count = Field(default=32, description="Most networks that train together; decides the batches, on every device alike.")
     precision: Literal["32-true", "64-true"] = Field(default="32-true", description="Lightning's name of the arithmetic.")
@@ -123,15 +148,32 @@ class Training(Section):
         default=True, description="Compile the update; it differs from eager arithmetic in rounding. Without a compiler: eager."
     )
     threads: Count = Field(default=1, description="Threads of a worker on a CPU; they differ in rounding, too.")
+    stop_at_goal: bool = Field(
+        default=False,
+        description="End a run when the goal is sustained; of an accuracy of the test set, when it holds on the training set as well.",
+    )
+    stop_below: Positive | None = Field(
+        default=None, description="End a run whose loss on the whole training set lies below this, looked at every `measure.check_every`."
+    )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Training":
+        if (self.steps is None) == (self.epochs is None):
+            raise refused("expected either `steps` or `epochs`, got " + ("neither" if self.steps is None else "both"))
+        return self
 
 
 class Schedule(Section):
     """The learning rate over the run, as a factor of `lr`."""
 
+    if_given = ("period", "per_epoch")
+
     name: Literal["constant", "warmup", "cosine"] = Field(
         default="constant", description="warmup: linear, then constant; cosine: to 0 at the last step."
     )
     warmup: Natural = Field(default=0, description="Updates over which the rate rises linearly; for warmup and cosine.")
+    period: Positive = Field(default=1.0, description="Share of the budget at which the cosine is 0; below 1 it rises again afterwards.")
+    per_epoch: bool = Field(default=False, description="Whether the cosine changes once an epoch instead of at every update.")
 
     @model_validator(mode="after")
     def _warmup_is_used(self) -> "Schedule":
@@ -139,6 +181,8 @@ class Schedule(Section):
             raise refused(f"expected 0 under schedule constant, got {self.warmup}; name the schedule warmup", "warmup")
         if self.name == "warmup" and not self.warmup:
             raise refused("expected at least 1 update under schedule warmup, got 0", "warmup")
+        if self.name != "cosine" and (self.period != 1 or self.per_epoch):
+            raise refused(f"`period` and `per_epoch` belong to the schedule cosine, got {self.name}")
         return self
 
 
@@ -170,18 +214,36 @@ class Measure(Section):
     points_per_decade: Count = Field(
         default=4, le=1000, description="Measurements per factor 10 of the step number, besides step 0 and the last."
     )
-    check_every: Count = Field(default=100, description="Updates between two looks at the goal: the resolution of times.")
+    check_every: Count = Field(
+        default=100, description="Updates (under `training.epochs`: epochs) between two looks at the goal: the resolution of times."
+    )
     directions: bool = Field(default=False, description="Record |a_k| w_k of every hidden unit, for the plot of trajectories.")
 
 
 class Goal(Section):
     """The threshold whose first and sustained crossing is timed."""
 
-    quantity: Literal["test_loss", "train_loss"] = Field(default="test_loss", description="What must fall below the threshold.")
-    fraction_of_zero_predictor: Positive = Field(
-        default=0.1, description="The threshold, as a share of the test loss of a network that answers 0."
+    if_given = ("threshold",)
+
+    quantity: Literal["test_loss", "train_loss", "test_accuracy", "train_accuracy"] = Field(
+        default="test_loss", description="A loss, which must fall below the threshold, or of a classification an accuracy, which must reach it."
     )
+    fraction_of_zero_predictor: Positive = Field(
+        default=0.1, description="The threshold of a loss, as a share of the test loss of a network that answers 0."
+    )
+    threshold: float | None = Field(default=None, gt=0, le=1, description="The threshold of an accuracy.")
     sustained: Count = Field(default=1, description="Checks in a row for which the goal must hold.")
+
+    @property
+    def of_accuracy(self) -> bool:
+        """Whether the goal is one of a classification."""
+        return self.quantity.endswith("accuracy")
+
+    @model_validator(mode="after")
+    def _threshold_of_an_accuracy(self) -> "Goal":
+        if self.of_accuracy != (self.threshold is not None):
+            raise refused(f"`threshold` belongs to an accuracy, and an accuracy needs one; got {self.quantity} and {self.threshold}")
+        return self
 
 
 class Regime(Section):
@@ -197,10 +259,13 @@ class Regime(Section):
 class Search(Section):
     """Search of each scheme's learning rate, on trials of their own, before the scored ones."""
 
+    if_given = ("steps",)
+
     seeds: Seeds = Field(default=seeds("1000-1002"), description="Seeds of the search; the scores must not use them.")
     values: Count = Field(default=3, le=101, description="Learning rates to try, a factor √10 apart.")
     max_extensions: Natural = Field(default=2, le=20, description="Most further rates on either side while the best one is at an edge.")
     objective: Literal["test_loss", "steps_to_goal"] = Field(default="test_loss", description="What the best rate makes smallest.")
+    steps: Count | None = Field(default=None, description="Updates of a search trial, instead of `training.steps`.")
 
     @property
     def most_trials(self) -> int:

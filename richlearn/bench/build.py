@@ -11,6 +11,7 @@ from torch import nn
 
 from richlearn import catalog
 from richlearn.errors import NotApplicable, ParameterError, UsageError, nearest
+from richlearn.networks._trace import as_input
 from richlearn.predictions import PredictionMonitor
 from richlearn.predictions.monitor import check_function, matrices, setting
 from richlearn.schemes.base import Scheme
@@ -19,6 +20,7 @@ from richlearn.seeds import generator, global_stream
 from richlearn.tasks.base import Task
 from richlearn.training.optimizers import Optimizer
 from richlearn.training.schedules import Schedule
+from richlearn.training.stopping import Stopping
 
 DTYPES = {"32-true": torch.float32, "64-true": torch.float64}
 _ELSEWHERE = {"seed": "`seeds`", "batch_size": "`training.batch_size`", "dtype": "`training.precision`"}
@@ -60,6 +62,13 @@ def task_of(spec: dict[str, Any]) -> Task:
     return _made(catalog.TASKS, spec["task"]["name"], {**parameters, **common})
 
 
+def check_goal(spec: dict[str, Any]) -> None:
+    """Raise `ParameterError` where the goal is an accuracy and the task has none."""
+    quantity, task = spec["goal"]["quantity"], task_of(spec)
+    if quantity.endswith("accuracy") and not task.loss.classifies:
+        raise ParameterError(f"`quantity` {quantity} needs a classification; the loss of task `{spec['task']['name']}` is {task.loss.name}")
+
+
 def scheme_of(spec: dict[str, Any]) -> Scheme:
     """The scheme of a trial."""
     scheme = _made(catalog.SCHEMES, spec["scheme"]["name"], spec["scheme"]["parameters"])
@@ -87,7 +96,7 @@ def network_of(spec: dict[str, Any], task: Task) -> tuple[nn.Module, Multipliers
     with global_stream(generator(spec["seed"], "network", "construction")):
         network = _made(catalog.NETWORKS, spec["network"]["name"], spec["network"]["parameters"], task.in_features, task.out_features)
     network = network.double()
-    inputs = task.train.inputs[: spec["measure"]["probe"]].double()
+    inputs = as_input(network, task.train.inputs[: spec["measure"]["probe"]])
     multipliers = scheme_of(spec).apply(network, generator(spec["seed"], "network"), batch=inputs, optimizer=spec["optimizer"]["name"])
     return network.to(task.dtype), multipliers
 
@@ -109,6 +118,18 @@ def check_prediction(spec: dict[str, Any], task: Task, network: nn.Module, multi
         monitor.prediction.predict(list(weights.values()), setting(task.train, multipliers.lr, weights), np.array([0.0, spec["lr"]]))
     except ParameterError as error:
         raise NotApplicable(f"prediction `{spec['prediction']}`: {error}") from None
+
+
+def stopping_of(spec: dict[str, Any]) -> Stopping | None:
+    """When a trial ends before its budget; None: never."""
+    training, goal = spec["training"], spec["goal"]
+    goals: dict[str, float] = {}
+    if training.get("stop_at_goal"):
+        # Fitting the training set is timed as well, and may come last.
+        goals = {name: goal["threshold"] for name in {goal["quantity"], "train_accuracy"}}
+    if not goals and training.get("stop_below") is None:
+        return None
+    return Stopping(training.get("stop_below"), goals, goal["sustained"], spec["measure"]["check_every"])
 
 
 def reason_not_applicable(spec: dict[str, Any]) -> str | None:

@@ -29,7 +29,7 @@ def check_components(maker: TrialMaker, rows: Sequence[SchemeRow]) -> None:
     Raises:
         UsageError: a line `file:line:column: …` for each argument that a class refuses.
     """
-    from richlearn.bench.build import network_of, optimizer_of, scheme_of, task_of
+    from richlearn.bench.build import check_goal, network_of, optimizer_of, scheme_of, task_of
 
     protocol: Protocol = maker.protocol
     problems: list[str] = []
@@ -57,6 +57,8 @@ def check_components(maker: TrialMaker, rows: Sequence[SchemeRow]) -> None:
         place = ("variants", protocol.variants.index(variant)) if variant else ()
         attempt((*place, "task"), partial(task_of, spec))
         attempt(("optimizer",), partial(optimizer_of, spec))
+        if not problems:
+            attempt(("goal",), partial(check_goal, spec))
         if not problems:
             attempt((*place, "network"), partial(serves, spec))
     for row in rows:

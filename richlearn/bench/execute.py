@@ -15,7 +15,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from richlearn.bench import environment
-from richlearn.bench.build import check_prediction, network_of, optimizer_of, prediction_monitor, task_of
+from richlearn.bench.build import check_prediction, network_of, optimizer_of, prediction_monitor, stopping_of, task_of
 from richlearn.bench.content import canonical_json, content_hash
 from richlearn.bench.folder import RunFolder
 from richlearn.bench.records import Record
@@ -127,6 +127,7 @@ class Executor:
             "compiled": compiled,
             "reason": "",
             "spec": trial.spec,
+            **({"train_size": trial.train_size} if trial.train_size is not None else {}),
         }
 
     # ---- one fit -----------------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ class Executor:
         steps, measure = spec["training"]["steps"], spec["measure"]
         measured = log_times(steps, measure["points_per_decade"])
         checks = sorted({*check_times(steps, measure["check_every"]), *measured})
-        recorder = LossRecorder(task.train, task.test, checks)
+        recorder = LossRecorder(task.train, task.test, checks, stopping_of(spec))
         monitor = RichnessMonitor(task.train.inputs[: measure["probe"]], measured, directions=measure["directions"], details=False)
         theory = prediction_monitor(spec, task, measured, {one.trial.hash: one.trial.lr for one in group})
         module = self._module(batch, group, spec, task, checks)
@@ -169,7 +170,9 @@ class Executor:
 
     def _burst(self, spec: dict[str, Any], network: torch.nn.Module, task: Task, optimizer) -> Burst:
         """The burst of this content; members of one shape share it, so that it is compiled once a process."""
-        key = canonical_json({name: spec[name] for name in ("task", "network", "optimizer", "training")})
+        optimiser = {name: value for name, value in spec["optimizer"].items() if name != "schedule"}
+        shape = [task.in_features, task.out_features, task.batch_size]
+        key = canonical_json([spec["task"]["name"], shape, spec["network"], optimiser, spec["training"]["precision"]])
         if key not in self._bursts:
             self._bursts[key] = Burst(network, task.loss, optimizer, compiled=spec["training"]["compile"])
         return self._bursts[key]
@@ -197,7 +200,9 @@ class Executor:
             index = next(i for i, member in enumerate(module.trials) if member.trial == trial.hash)
             diverged = module.diverged_at[index] or diverged
         curve = curves[curves["trial"] == trial.hash]
-        return outcome(curve, spec, task.zero_loss(), diverged)
+        return outcome(curve, spec, task.zero_loss(), diverged) | (
+            {"stopped_at": module.stopped[trial.hash]} if trial.hash in module.stopped else {}  # type: ignore[operator]
+        )
 
     def _save_weights(self, module: LightningModule) -> None:
         assert self.folder is not None

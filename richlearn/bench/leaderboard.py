@@ -14,7 +14,7 @@ from richlearn.bench._file import amount, read, to_text, validate, write
 from richlearn.bench._render import render
 from richlearn.bench.columns import BETWEEN, BEYOND, NOT_APPLICABLE, NOT_RUN
 from richlearn.bench.content import canonical_json
-from richlearn.bench.scores import Score, score
+from richlearn.bench.scores import Score, learned_at, score
 
 __all__ = ["amount", "build", "read", "render", "to_text", "validate", "write"]
 
@@ -54,6 +54,24 @@ class _Row:
     trials: pd.DataFrame
     searched: pd.DataFrame
     asked: int
+    sizes: int = 1
+
+    @classmethod
+    def of(cls, cell: Any, trials: pd.DataFrame, searched: pd.DataFrame, protocol: Any) -> "_Row":
+        """The row with the seeds that have a trial of every size of the training set."""
+        sizes = max(1, len(protocol.train_sizes))
+        whole = trials.groupby("seed")["trial"].transform("size") >= sizes
+        return cls(cell, trials[whole], searched, len(protocol.seeds), sizes)
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The trials that stand for the row: of several sizes the first one at or above each seed's P*, else the largest."""
+        if self.sizes == 1 or self.trials.empty or self.reason is not None:
+            return self.trials
+        needed = self.trials["seed"].map(learned_at(self.trials))
+        enough = self.trials["train_size"].where(self.trials["train_size"] >= needed, math.inf)
+        ordered = self.trials.assign(enough=enough, size=-self.trials["train_size"]).sort_values(["seed", "enough", "size"], kind="stable")
+        return ordered.drop_duplicates("seed").drop(columns=["enough", "size"])
 
     @cached_property
     def reason(self) -> str | None:
@@ -89,9 +107,9 @@ class _Row:
         """The columns that say how the networks moved."""
         if self.missing:
             return {}
-        found: dict[str, Any] = {name: _mean(self.trials[name]) for name in _MEASURED}
-        times = _known(self.trials["measured_at"])
-        return {"regime": _verdict(self.trials), **found, "measured_at": float(np.median(times)) if times.size else None}
+        found: dict[str, Any] = {name: _mean(self.shown[name]) for name in _MEASURED}
+        times = _known(self.shown["measured_at"])
+        return {"regime": _verdict(self.shown), **found, "measured_at": float(np.median(times)) if times.size else None}
 
     def made(self, environments: pd.DataFrame) -> dict[str, Any]:
         """The columns that say where, when and by which code; of unlike batches the several values."""
@@ -110,34 +128,36 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Scored:
-    """One row under one score: its value for each seed, `inf` where a time is censored, and the statistics of them."""
+    """One row under one score: its value for each seed, `inf` where it is censored at `limit`, and the statistics of them."""
 
     row: _Row
     score: Score
     values: pd.Series
     bounded: bool
-    budget: int
+    limit: int
 
     @classmethod
-    def of(cls, row: _Row, wanted: Score, worst: float, budget: int) -> "_Scored":
-        raw = wanted.sample(row.trials)
-        lost = raw.index.isin(row.diverged) | np.isinf(raw)
+    def of(cls, row: _Row, wanted: Score, worst: float, limit: int) -> "_Scored":
+        raw = wanted.sample(row.trials if row.reason is None else row.trials.iloc[:0])
+        lost = np.isinf(raw) if wanted.over_sizes else raw.index.isin(row.diverged) | np.isinf(raw)
         if wanted.family.censors:
-            return cls(row, wanted, raw.mask(lost).fillna(math.inf), False, budget)
-        return cls(row, wanted, raw.mask(lost, worst), bool(lost.any()), budget)
+            values = raw.mask(lost).fillna(math.inf)
+            return cls(row, wanted, values, wanted.family.bounds and bool(np.isinf(values).any()), limit)
+        return cls(row, wanted, raw.mask(lost, worst), bool(lost.any()), limit)
 
     @cached_property
     def estimate(self) -> statistics.Estimate | None:
         """None: there is no number, because nothing was run, the scheme cannot serve, or a finished run has no value."""
-        if self.row.missing or self.values.isna().any() or (self.bounded and math.isinf(self.values.max())):
+        family, values = self.score.family, self.values.to_numpy()
+        if self.row.missing or np.isnan(values).any() or (not family.censors and math.isinf(values.max())):
             return None
-        return self.score.family.estimate(self.values.to_numpy())
+        return family.estimate(np.minimum(values, self.limit) if family.bounds else values)
 
     def _shown(self, number: float, bounded: bool = False) -> float | str | None:
         if math.isnan(number):
             return None
         if math.isinf(number):
-            return f"{BEYOND}{self.budget}"
+            return f"{BEYOND}{self.limit}"
         return f"{BEYOND}{columns.as_text(number)}" if bounded else number
 
     def cells(self) -> dict[str, Any]:
@@ -156,7 +176,7 @@ class _Scored:
     def against(self, baseline: "_Scored") -> np.ndarray:
         """Differences from `baseline` on the score's scale, one for each seed that both have."""
         seeds = self.values.index.intersection(baseline.values.index).sort_values()
-        pair = [self.score.family.compared(each.values.loc[seeds].to_numpy(), self.budget) for each in (self, baseline)]
+        pair = [self.score.family.compared(each.values.loc[seeds].to_numpy(), self.limit) for each in (self, baseline)]
         return pair[0] - pair[1]
 
 
@@ -188,7 +208,7 @@ def _worst(wanted: Score, rows: list[_Row]) -> float:
 
     Of what is not ranked it has no number at all.
     """
-    if not wanted.ranked:
+    if not wanted.ranked or wanted.family.censors:
         return math.inf
     samples = [wanted.sample(row.trials[row.trials["status"] == "finished"]) for row in rows]
     losses = np.concatenate([_known(each) for each in [*samples, *(row.trials["zero_loss"] for row in rows)]])
@@ -212,15 +232,15 @@ def _rows(protocol: Any, trials: pd.DataFrame) -> list[_Row]:
     for cell in protocol.cells():
         key = cell.name, canonical_json(cell.parameters)
         scored, searched = (group.get(key, ordered.iloc[:0]) for group in groups)
-        found.append(_Row(cell, scored, searched, len(protocol.seeds)))
+        found.append(_Row.of(cell, scored, searched, protocol))
     return found
 
 
 def _ranked(protocol: Any, rows: list[_Row], name: str, shared: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """All rows of the score `name`, best first, those without a rank last, equal ones in the order of the cells."""
-    wanted, budget = score(name), protocol.training.steps
-    worst = _worst(wanted, rows)
-    scored = [_Scored.of(row, wanted, worst, budget) for row in rows]
+    wanted = score(name)
+    worst, limit = _worst(wanted, rows), max(protocol.train_sizes) if wanted.over_sizes else protocol.budget()
+    scored = [_Scored.of(row, wanted, worst, limit) for row in rows]
     placed = zip(scored, _ranks(scored), _p_values(scored, protocol.baseline), shared, strict=True)
     found = [{**also, **row.cells(), "rank": rank, "p_value": p} for row, rank, p, also in placed]
     return sorted(found, key=lambda row: row["rank"] or math.inf)
@@ -230,7 +250,7 @@ def build(protocol: Any, trials: pd.DataFrame, environments: pd.DataFrame) -> pd
     """The leaderboard of `protocol`: one row for each cell and score, its columns those of `columns.COLUMNS`.
 
     Args:
-        protocol: what was asked; its `cells()`, `seeds`, `scores`, `baseline`, budget and names are read.
+        protocol: what was asked; its `cells()`, `seeds`, `train_sizes`, `scores`, `baseline`, `budget()` and names are read.
         trials: table of the protocol's trials (`tables.TRIALS`), in any order, repeats and search trials included.
         environments: what differs between equal runs, one row a batch; index: batch.
 
@@ -247,7 +267,7 @@ def build(protocol: Any, trials: pd.DataFrame, environments: pd.DataFrame) -> pd
         "protocol_hash": protocol.hash,
         "network": protocol.network.name,
         "task": protocol.task.name,
-        "steps": protocol.training.steps,
+        "steps": protocol.budget(),
     }
     shared = [{**asked, **row.described(), **row.measured(), **row.made(environments)} for row in rows]
     cells = [row for name in protocol.scores for row in _ranked(protocol, rows, name, shared)]

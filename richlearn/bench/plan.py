@@ -24,7 +24,8 @@ class Selection:
     """Which batches of a plan a process works on; the plan itself does not depend on it.
 
     Attributes:
-        only: `key=value` pairs on `scheme`, `seed` or a scheme's parameter; a batch is selected whole if a trial matches all.
+        only: `key=value` pairs on `scheme`, `seed`, `train_size` or a scheme's parameter; a batch is selected whole if a trial matches
+            all.
         shard: "i/n": every n-th batch, from the i-th (1 ≤ i ≤ n).
     """
 
@@ -39,9 +40,10 @@ class Selection:
             if "=" not in pair:
                 raise UsageError(f"`--only {pair}`: expected key=value, such as scheme=upstream or tau=0.1")
 
-    def check(self, rows: Sequence[SchemeRow], seeds: Collection[int]) -> None:
+    def check(self, rows: Sequence[SchemeRow], seeds: Collection[int], train_sizes: Collection[int] = ()) -> None:
         """Raise `UsageError` where `only` names a key, or a value of it, that no trial has."""
         known: dict[str, list[Any]] = {"scheme": [row.name for row in rows], "seed": list(seeds)}
+        known |= {"train_size": list(train_sizes)} if train_sizes else {}
         for name, value in (item for row in rows for item in row.parameters.items()):
             known.setdefault(name, []).append(value)
         for key, _, text in (pair.partition("=") for pair in self.only):
@@ -51,7 +53,7 @@ class Selection:
                 raise UsageError(f"`--only {key}={text}`: no trial has this value; {nearest(text, set(map(str, known[key])))}")
 
     def _matches(self, trial: Trial) -> bool:
-        values = {"scheme": trial.row.name, "seed": trial.seed, **trial.row.parameters}
+        values = {"scheme": trial.row.name, "seed": trial.seed, "train_size": trial.train_size, **trial.row.parameters}
         return all(key in values and _same(values[key], text) for key, _, text in (pair.partition("=") for pair in self.only))
 
     def __call__(self, batches: Sequence[Batch]) -> list[Batch]:
@@ -118,7 +120,8 @@ def _stale(maker: TrialMaker, rows: Sequence[SchemeRow], trials: pd.DataFrame, p
         row = SchemeRow(str(scheme), json.loads(str(parameters)))
         if row.identity not in known:
             continue
-        here = json.loads(maker.trial(row, there["seed"], there["lr"]).spec)
+        size = there["task"]["parameters"]["train_size"] if maker.protocol.train_sizes else None
+        here = json.loads(maker.trial(row, there["seed"], there["lr"], train_size=size).spec)
         if changed := differences(there, here):
             lines.append(f"{row.label}: {len(group)} recorded trial(s) are stale: {'; '.join(changed)}")
     return lines
@@ -172,13 +175,11 @@ def _state(batch: Batch, outcomes: Mapping[str, Any], failed: Collection[str]) -
 
 def _group(maker: TrialMaker, rows: list[SchemeRow], outcomes: Outcomes, centres) -> tuple[list[Batch], int]:
     """The batches of one group of rows, and how many scored trials wait for the end of its search."""
-    seeds = maker.protocol.seeds
     if maker.protocol.search is None:
-        return maker.batches(maker.trial(row, seed) for seed in seeds for row in rows), 0
+        return maker.batches(maker.scored(rows)), 0
     search, batches = Search(maker, rows, centres), list[Batch]()
     for trials, complete in search.rounds(outcomes):
         batches += maker.batches(trials)
         if not complete:
-            return batches, len(rows) * len(seeds)
-    rates = search.found(outcomes)
-    return batches + maker.batches(maker.trial(row, seed, rates[row.identity]) for seed in seeds for row in rows), 0
+            return batches, len(rows) * len(maker.protocol.seeds) * max(1, len(maker.protocol.train_sizes))
+    return batches + maker.batches(maker.scored(rows, search.found(outcomes))), 0

@@ -1,5 +1,6 @@
 """What a benchmark asks for: a YAML file, checked once, with every error at its `file:line:column`."""
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, ValidationInfo, field_validator
 
-from richlearn.bench._axes import MAX_ROWS, MAX_TRIALS, Seeds, refused, seeds_text, short, shown
+from richlearn.bench._axes import MAX_ROWS, MAX_TRIALS, Seeds, Sizes, refused, seeds_text, short, shown
 from richlearn.bench._problems import lines
 from richlearn.bench._sections import (
     VARIANT,
@@ -31,14 +32,26 @@ from richlearn.bench.content import canonical_json, content_hash
 from richlearn.catalog import Entry
 from richlearn.errors import UsageError, nearest
 
-Score = Literal["test_loss", "steps_to_goal", "prediction_error"]
-FigureName = Literal["phase_portrait", "curves", "trajectories", "scheme_comparison", "dynamics", "hyperboloids", "solutions", "partition"]
+Score = Literal["test_loss", "steps_to_goal", "time_to_grok", "time_to_train", "sample_complexity", "prediction_error"]
+FigureName = Literal[
+    "phase_portrait",
+    "curves",
+    "trajectories",
+    "scheme_comparison",
+    "dynamics",
+    "hyperboloids",
+    "solutions",
+    "partition",
+    "sample_complexity",
+    "accuracy_curves",
+    "grokking_map",
+    "share_reached",
+]
+# Scores and pictures of a classification's accuracy, each with what the goal must be.
+_OF_ACCURACY = ("time_to_grok", "time_to_train", "accuracy_curves", "grokking_map", "share_reached")
 
 # What decides neither how a trial is trained nor how it is scored.
 _NOT_CONTENT = {"name", "summary", "figure", "figures", "seeds"}
-# What is content where it is asked for; absent, it leaves the hashes of protocols that came before it as they are.
-_IF_GIVEN = ("variants", "prediction")
-
 
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -86,6 +99,8 @@ def _matching(rows: list[SchemeRow], name: str) -> list[SchemeRow]:
 class Protocol(Section):
     """A benchmark: what is learned, by which network, from which initialisations, for how long, and what is scored."""
 
+    if_given = ("variants", "prediction", "train_sizes")
+
     # Fields stand in the order in which their checks need each other.
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$", description="Name of the benchmark and of its folder of results.")
     summary: str = Field(default="", description="One line of meaning, for `richlearn list`.")
@@ -97,6 +112,11 @@ class Protocol(Section):
     )
     variants: tuple[Variant, ...] = Field(
         default=(), strict=False, description="Further tasks and networks of these kinds; every scheme runs on each. Empty: only the above."
+    )
+    train_sizes: Sizes = Field(
+        default=(),
+        strict=False,
+        description="Sizes of the training set, the task's `train_size`: every scheme runs on each, for `sample_complexity`. Empty: one size.",
     )
     schemes: tuple[Scheme, ...] = Field(strict=False, description="The initialisations to compare.")
     baseline: str | None = Field(default=None, description="The row against which the others are tested: its name, or its label.")
@@ -125,7 +145,7 @@ class Protocol(Section):
         rows = sum(scheme.size for scheme in schemes) * max(1, len(variants))
         if rows > MAX_ROWS:
             raise refused(f"{shown(rows)} rows are more than the {MAX_ROWS:,} that a protocol may have")
-        if (count := rows * len(info.data.get("seeds", [0]))) > MAX_TRIALS:
+        if (count := rows * len(info.data.get("seeds", [0])) * max(1, len(info.data.get("train_sizes", ())))) > MAX_TRIALS:
             raise refused(f"{shown(count)} trials (rows × seeds) are more than the {MAX_TRIALS:,} that a protocol may have")
         first: dict[str, SchemeRow] = {}
         for row in _rows(schemes, variants):
@@ -149,7 +169,7 @@ class Protocol(Section):
     @classmethod
     def _fits_the_rows_and_steps(cls, optimizer: Optimizer, info: ValidationInfo) -> Optimizer:
         training, schemes = info.data.get("training"), info.data.get("schemes")
-        if training and optimizer.schedule.warmup > training.steps:
+        if training and training.steps and optimizer.schedule.warmup > training.steps:
             raise refused(f"expected at most `training.steps` = {training.steps}, got {optimizer.schedule.warmup}", "schedule", "warmup")
         if schemes and optimizer.lr_rule == "inverse_tau_squared" and not any("tau" in {**row.parameters, **row.grid} for row in schemes):
             raise refused("expected constant where no row has a parameter `tau`, got inverse_tau_squared", "lr_rule")
@@ -159,15 +179,29 @@ class Protocol(Section):
     @classmethod
     def _checks_within_the_budget(cls, measure: Measure, info: ValidationInfo) -> Measure:
         training = info.data.get("training")
-        if training and measure.check_every > training.steps:
-            raise refused(f"expected at most `training.steps` = {training.steps}, got {measure.check_every}", "check_every")
+        if training and measure.check_every > (budget := training.steps or training.epochs):
+            name = "steps" if training.steps else "epochs"
+            raise refused(f"expected at most `training.{name}` = {budget}, got {measure.check_every}", "check_every")
         return measure
+
+    @field_validator("training")
+    @classmethod
+    def _epochs_have_a_size(cls, training: Training, info: ValidationInfo) -> Training:
+        task = info.data.get("task")
+        sized = task is None or isinstance(task.parameters.get("train_size"), int) or info.data.get("train_sizes", (1,))
+        if training.epochs and not sized:
+            raise refused("expected the task's `train_size` or `train_sizes`, which say how many updates an epoch has", "epochs")
+        return training
+
 
     @field_validator("search")
     @classmethod
     def _searches_elsewhere(cls, search: Search | None, info: ValidationInfo) -> Search | None:
         if search is None:
             return None
+        training = info.data.get("training")
+        if search.steps and training and search.steps > (training.steps or 0):
+            raise refused(f"expected at most `training.steps` = {training.steps}, got {search.steps}", "steps")
         if common := set(search.seeds) & set(info.data.get("seeds", ())):
             raise refused(f"expected seeds that the scores do not use, got {min(common)}", "seeds")
         count = (
@@ -197,11 +231,24 @@ class Protocol(Section):
             raise refused("a prediction is one of gradient flow: expected `optimizer.schedule` constant")
         return prediction
 
+    @field_validator("goal")
+    @classmethod
+    def _may_be_stopped_at(cls, goal: Goal, info: ValidationInfo) -> Goal:
+        training = info.data.get("training")
+        if training and training.stop_at_goal and not goal.of_accuracy:
+            raise refused("`training.stop_at_goal` needs a goal of accuracy: a loss that is reached may rise again unnoticed", "quantity")
+        return goal
+
     @field_validator("scores")
     @classmethod
     def _distinct_scores(cls, scores: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if "prediction_error" in scores and info.data.get("prediction", "") is None:
             raise refused("`prediction_error` needs a `prediction`", scores.index("prediction_error"))
+        _needs_accuracy(scores, info)
+        if info.data.get("train_sizes", None) is not None and ("sample_complexity" in scores) != bool(info.data["train_sizes"]):
+            raise refused("`sample_complexity` needs `train_sizes`, and is the only score that they have")
+        if "sample_complexity" in scores and len(scores) > 1:
+            raise refused("`sample_complexity` is the only score that `train_sizes` have: the others are of one training set")
         return distinct(scores)
 
     @field_validator("figures")
@@ -209,6 +256,9 @@ class Protocol(Section):
     def _figures_have_their_data(cls, figures: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if "trajectories" in figures and not getattr(info.data.get("measure"), "directions", True):
             raise refused("`trajectories` needs `measure.directions: true`", figures.index("trajectories"))
+        _needs_accuracy(figures, info)
+        if "sample_complexity" in figures and not info.data.get("train_sizes", (1,)):
+            raise refused("`sample_complexity` needs `train_sizes`", figures.index("sample_complexity"))
         for name in ("dynamics", "hyperboloids", "solutions", "partition"):
             if name in figures and info.data.get("prediction", "") is None:
                 raise refused(f"`{name}` needs a `prediction`", figures.index(name))
@@ -224,8 +274,19 @@ class Protocol(Section):
 
     def content(self) -> dict[str, Any]:
         """What is hashed: all but seeds, texts and figures, as plain data."""
-        data = self.model_dump(mode="json", exclude=_NOT_CONTENT)
-        return {name: value for name, value in data.items() if value or name not in _IF_GIVEN}
+        return self.model_dump(mode="json", exclude=_NOT_CONTENT)
+
+    def updates_per_epoch(self, train_size: int) -> int:
+        """Optimiser updates that see the whole training set once; a last partial batch is one."""
+        return math.ceil(train_size / (self.training.batch_size or train_size))
+
+    def budget(self, train_size: int | None = None) -> int:
+        """Updates of a run, by default of the largest training set."""
+        if self.training.steps is not None:
+            return self.training.steps
+        assert self.training.epochs is not None
+        size = train_size or max(self.train_sizes, default=0) or self.task.parameters["train_size"]
+        return self.training.epochs * self.updates_per_epoch(size)
 
     def variant(self, row: SchemeRow) -> Variant | None:
         """The variant of the task and network that a row runs on."""
@@ -247,6 +308,14 @@ class Protocol(Section):
     def problem(self, path: Key, message: str) -> str:
         """The line of an error found later: `message` after the `file:line:column` of the value at `path`."""
         return self._source.problem(path, message)
+
+
+def _needs_accuracy(names: tuple[str, ...], info: ValidationInfo) -> None:
+    """Refuse the first of `names` that speaks of accuracies where the goal is not one of the test set."""
+    goal = info.data.get("goal")
+    found = next((name for name in names if name in _OF_ACCURACY), None)
+    if found and goal and goal.quantity != "test_accuracy":
+        raise refused(f"`{found}` needs `goal.quantity: test_accuracy`", names.index(found))
 
 
 def parse(source: Source) -> Protocol:

@@ -120,7 +120,7 @@ class Runner:
     def _groups(self):
         groups = rows_of(self.protocol, self.settings.schemes)
         seeds = {*self.protocol.seeds, *(self.protocol.search.seeds if self.protocol.search else ())}
-        self.settings.selection.check([row for group in groups for row in group], seeds)
+        self.settings.selection.check([row for group in groups for row in group], seeds, self.protocol.train_sizes)
         return groups
 
     @cached_property
@@ -210,7 +210,7 @@ class Runner:
 
     def _work(self, todo: Sequence[Batch]) -> list[Finished]:
         """Train `todo`; every result is told, failures are logged and returned."""
-        total = sum(len(batch.trials) for batch in todo) * self.protocol.training.steps
+        total = sum(len(batch.trials) * batch.steps for batch in todo)
         count, failures = self._workers(len(todo)), []
         disable = True if self.settings.quiet else None  # None: no bar where there is no terminal
         with tqdm(total=total, unit=" network-steps", unit_scale=True, dynamic_ncols=True, disable=disable) as bar:

@@ -23,6 +23,12 @@ def _rounded(rate: float) -> float:
     return float(f"{rate:.3g}")
 
 
+def middle_size(protocol: Protocol) -> int | None:
+    """The training-set size at which rates are searched: of an even number of sizes the smaller of the middle two."""
+    sizes = protocol.train_sizes
+    return sizes[(len(sizes) - 1) // 2] if sizes else None
+
+
 def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
     """The middle of a row's search, and why the row cannot be served, if so.
 
@@ -35,7 +41,7 @@ def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
     assert maker.protocol.search is not None
     logs = []
     for seed in maker.protocol.search.seeds:
-        spec = json.loads(maker.trial(row, seed).spec)
+        spec = json.loads(maker.trial(row, seed, train_size=middle_size(maker.protocol)).spec)
         task = task_of(spec)
         try:
             network, multipliers = network_of(spec, task)
@@ -97,7 +103,8 @@ class Search:
 
     def _trials(self, state: _Row, rates: list[int]) -> list[Trial]:
         assert self.protocol.search is not None
-        return [self.maker.trial(state.row, seed, state.rate(k), "search") for k in rates for seed in self.protocol.search.seeds]
+        size = middle_size(self.protocol)
+        return [self.maker.trial(state.row, seed, state.rate(k), "search", size) for k in rates for seed in self.protocol.search.seeds]
 
     def _objective(self, state: _Row, k: int, outcomes: Outcomes) -> tuple[float, float]:
         """Mean logarithms of the objective and, where it ties (times beyond the budget), of the test loss; infinite if a seed diverged."""
@@ -108,7 +115,7 @@ class Search:
         loss = sum(math.log(max(float(trial["test_loss"]), 1e-300)) for trial in found)
         if self.protocol.search.objective == "test_loss":
             return loss, loss
-        budget = self.protocol.training.steps
+        budget = self.protocol.search.steps or self.protocol.budget(middle_size(self.protocol))
         times = [budget if _missing(trial["sustained_reached"]) else int(trial["sustained_reached"]) for trial in found]
         return sum(math.log(max(1, min(time, budget))) for time in times), loss
 

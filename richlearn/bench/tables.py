@@ -31,8 +31,15 @@ _TRIALS = {
     "initial_train_loss": (pa.float64(), "", "before the first update"),
     "train_loss": (pa.float64(), "", "at the end of the budget"),
     "test_loss": (pa.float64(), "", "at the end of the budget"),
+    "train_size": (pa.int64(), "samples", "of the training set, where the protocol has several sizes"),
+    "train_accuracy": (pa.float64(), "", "of a classification, at the end of the run"),
+    "test_accuracy": (pa.float64(), "", "of a classification, at the end of the run"),
+    "best_test_accuracy": (pa.float64(), "", "the best of all checks: chosen on the test set, so optimistic"),
+    "stopped_at": (pa.int64(), "updates", "where the run ended before its budget"),
     "first_reached": (pa.int64(), "updates", "first check at which the goal holds; missing: beyond the budget"),
     "sustained_reached": (pa.int64(), "updates", "first check from which it holds for as many checks as the protocol says"),
+    "fit_first_reached": (pa.int64(), "updates", "first check at which the training set's accuracy reaches the goal's threshold"),
+    "fit_sustained_reached": (pa.int64(), "updates", "first check from which it does for as many checks as the protocol says"),
     "measured_at": (
         pa.int64(),
         "updates",
@@ -53,6 +60,8 @@ _CURVES = {
     "step": (pa.int64(), "updates", "optimiser updates done"),
     "train_loss": (pa.float64(), "", "on the whole training set"),
     "test_loss": (pa.float64(), "", "on the whole test set"),
+    "train_accuracy": (pa.float64(), "", "on the whole training set"),
+    "test_accuracy": (pa.float64(), "", "on the whole test set"),
     "kernel_distance": (pa.float64(), "", "traced NTK on the probe, against initialisation; missing: not measured at this step"),
     "hamming_distance": (pa.float64(), "", "share of (unit, input) pairs"),
     "parameter_distance": (pa.float64(), "", "‖θ − θ₀‖₂"),
@@ -65,8 +74,19 @@ _CURVES = {
     "observed": (pa.map_(pa.string(), pa.float64()), "", "what the protocol's prediction speaks of, as it was measured"),
     "predicted": (pa.map_(pa.string(), pa.float64()), "", "the same by theory"),
 }
-# Columns that stand in a record only where something was predicted.
-_OPTIONAL = {"prediction_error", "observed", "predicted"}
+# Columns that stand in a record only where something was predicted, classified, stopped, or has several training sets.
+_OPTIONAL = {
+    "prediction_error",
+    "observed",
+    "predicted",
+    "train_size",
+    "train_accuracy",
+    "test_accuracy",
+    "best_test_accuracy",
+    "fit_first_reached",
+    "fit_sustained_reached",
+    "stopped_at",
+}
 
 
 def _schema(columns: dict, table: str) -> pa.Schema:

@@ -1,7 +1,8 @@
 """A trial is content: everything that decides its numbers, hashed; a batch is the trials that one fit trains."""
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ class Trial:
         seed: of data, initialisation and order.
         lr: base learning rate, the protocol's rule applied.
         role: whether it is scored or serves the learning-rate search.
+        train_size: of the training set, where the protocol has several.
     """
 
     spec: str
@@ -33,6 +35,7 @@ class Trial:
     seed: int
     lr: float
     role: Role = "score"
+    train_size: int | None = None
 
     @cached_property
     def hash(self) -> str:
@@ -42,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Batch:
-    """Trials of one seed and shape that train together.
+    """Trials of one seed, shape and training set that train together.
 
     Attributes:
         trials: its members, in the protocol's order.
@@ -61,6 +64,11 @@ class Batch:
     def seed(self) -> int:
         """The seed that all members share."""
         return self.trials[0].seed
+
+    @property
+    def steps(self) -> int:
+        """The budget that all members share, in updates."""
+        return json.loads(self.trials[0].spec)["training"]["steps"]
 
     @property
     def role(self) -> Role:
@@ -86,7 +94,7 @@ class TrialMaker:
     def _common(self) -> dict[str, Any]:
         protocol = self.protocol
         sections = ("task", "network", "measure", "goal", "regime")
-        training = protocol.training.model_dump(mode="json", exclude={"stack"})
+        training = protocol.training.model_dump(mode="json", exclude={"stack", "epochs"})
         parallel = {"strategy": self.strategy, "devices": self.devices if self.strategy == "ddp" else 1}
         return {
             **{name: getattr(protocol, name).model_dump(mode="json") for name in sections},
@@ -127,12 +135,32 @@ class TrialMaker:
         pairs = (("task", variant.task), ("network", variant.network))
         return {name: {**self._common[name], "parameters": {**self._common[name]["parameters"], **own}} for name, own in pairs}
 
-    def trial(self, row: SchemeRow, seed: int, lr: float | None = None, role: Role = "score") -> Trial:
-        """The trial of a row and a seed, at the protocol's learning rate unless `lr` is given."""
+    def _timed(self, common: dict[str, Any], train_size: int | None, role: Role) -> dict[str, Any]:
+        """What epochs come to in updates, and the shorter budget of a search."""
+        protocol, search = self.protocol, self.protocol.search
+        training, measure, schedule = common["training"], common["measure"], common["optimizer"]["schedule"]
+        if protocol.training.epochs:
+            size = train_size or common["task"]["parameters"]["train_size"]
+            every = protocol.updates_per_epoch(size)
+            training, measure = training | {"steps": protocol.budget(size)}, measure | {"check_every": measure["check_every"] * every}
+            schedule = {**schedule, "every": every} if schedule.get("per_epoch") else schedule
+        if role == "search" and search is not None and search.steps:
+            training = training | {"steps": search.steps}
+        schedule = {name: value for name, value in schedule.items() if name != "per_epoch"}
+        return {"training": training, "measure": measure, "optimizer": common["optimizer"] | {"schedule": schedule}}
+
+    def trial(
+        self, row: SchemeRow, seed: int, lr: float | None = None, role: Role = "score", train_size: int | None = None
+    ) -> Trial:
+        """The trial of a row and a seed, at the protocol's learning rate and largest training set unless others are given."""
         rate = self.lr(row) if lr is None else lr
+        train_size = train_size or max(self.protocol.train_sizes, default=None)
+        common = self._common | self._varied(row)
+        if train_size is not None:
+            common["task"] = {**common["task"], "parameters": {**common["task"]["parameters"], "train_size": train_size}}
         spec = (
-            self._common
-            | self._varied(row)
+            common
+            | self._timed(common, train_size, role)
             | {
                 "scheme": {"name": row.name, "parameters": row.arguments},
                 "seed": seed,
@@ -140,13 +168,23 @@ class TrialMaker:
                 "numerics": self._versions | {"scheme": catalog.SCHEMES.version(row.name)},
             }
         )
-        return Trial(canonical_json(spec), row, seed, rate, role)
+        return Trial(canonical_json(spec), row, seed, rate, role, train_size)
+
+    def scored(self, rows: Iterable[SchemeRow], rates: Mapping[str, float] | None = None) -> list[Trial]:
+        """The scored trials of `rows`: seed by seed, size by size; `rates` are those that a search found, by `SchemeRow.identity`."""
+        rows, found = list(rows), rates or {}
+        return [
+            self.trial(row, seed, found.get(row.identity), train_size=size)
+            for seed in self.protocol.seeds
+            for size in self.protocol.train_sizes or (None,)
+            for row in rows
+        ]
 
     def batches(self, trials: Iterable[Trial]) -> list[Batch]:
-        """`trials` cut into batches: seed by seed and variant by variant, in the given order, `stack` at a time."""
-        size, alike = self.protocol.training.stack, dict[tuple[int, str | None], list[Trial]]()
+        """`trials` cut into batches: seed by seed, size by size and variant by variant, in the given order, `stack` at a time."""
+        size, alike = self.protocol.training.stack, dict[tuple[int, int | None, str | None], list[Trial]]()
         for trial in trials:
-            alike.setdefault((trial.seed, trial.row.parameters.get(VARIANT)), []).append(trial)
+            alike.setdefault((trial.seed, trial.train_size, trial.row.parameters.get(VARIANT)), []).append(trial)
         chunks = [group[start : start + size] for group in alike.values() for start in range(0, len(group), size)]
         stacked = size > 1 and self.strategy != "ddp"
         return [Batch(tuple(chunk), stacked) for chunk in chunks]

@@ -51,12 +51,31 @@ def regime(curve: pd.DataFrame, thresholds: dict[str, float]) -> tuple[str | Non
     return ("rich" if t_kernel <= thresholds["delay"] * t_fit else "delayed_rich"), ""
 
 
-def _reached(curve: pd.DataFrame, goal: dict[str, Any], zero_loss: float) -> dict[str, int | None]:
-    metric = StepsToThreshold(goal["fraction_of_zero_predictor"] * zero_loss, direction="below", sustained=goal["sustained"])
-    for step, value in zip(curve["step"], curve[goal["quantity"]], strict=True):
+def _crossings(curve: pd.DataFrame, quantity: str, metric: StepsToThreshold) -> dict[str, int | None]:
+    """First and first sustained check at which `quantity` is beyond the metric's threshold."""
+    for step, value in zip(curve["step"], curve[quantity], strict=True):
         metric.update(int(step), float(value))
     found = {name: int(value) for name, value in metric.compute().items()}
     return {f"{name}_reached": None if step < 0 else step for name, step in found.items()}
+
+
+def _reached(curve: pd.DataFrame, goal: dict[str, Any], zero_loss: float) -> dict[str, int | None]:
+    """When the goal was reached; where it is an accuracy of the test set, also when the same held on the training set (`fit_…`)."""
+    sustained = goal["sustained"]
+    if not goal["quantity"].endswith("accuracy"):
+        below = StepsToThreshold(goal["fraction_of_zero_predictor"] * zero_loss, direction="below", sustained=sustained)
+        return _crossings(curve, goal["quantity"], below)
+    above = [StepsToThreshold(goal["threshold"], direction="above", sustained=sustained) for _ in range(2)]
+    fitted = _crossings(curve, "train_accuracy", above[1])
+    return _crossings(curve, goal["quantity"], above[0]) | {f"fit_{name}": step for name, step in fitted.items()}
+
+
+def _accuracies(curve: pd.DataFrame) -> dict[str, float]:
+    """Of a classification the final accuracies, and the best one on the test set, which is chosen by looking at it: optimistic."""
+    if "test_accuracy" not in curve:
+        return {}
+    found = {name: float(curve[name].iloc[-1]) for name in ("train_accuracy", "test_accuracy")}
+    return found | {"best_test_accuracy": float(curve["test_accuracy"].max())}
 
 
 def outcome(curve: pd.DataFrame, spec: dict[str, Any], zero_loss: float, diverged_at: int | None) -> dict[str, Any]:
@@ -76,7 +95,8 @@ def outcome(curve: pd.DataFrame, spec: dict[str, Any], zero_loss: float, diverge
     found |= _reached(curve, spec["goal"], zero_loss) | {"initial_train_loss": float(curve["train_loss"].iloc[0])}
     if diverged_at is None:
         verdict, note = regime(curve, spec["regime"])
-        found |= {name: float(curve[name].iloc[-1]) for name in ("train_loss", "test_loss")} | {"regime": verdict, "regime_note": note}
+        found |= {name: float(curve[name].iloc[-1]) for name in ("train_loss", "test_loss")} | _accuracies(curve)
+        found |= {"regime": verdict, "regime_note": note}
     return found | _measured(curve, found.get("sustained_reached")) | _predicted(curve)
 
 

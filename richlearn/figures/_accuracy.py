@@ -16,7 +16,7 @@ from richlearn.figures._tables import seeds_text
 _DASHES = {"train_accuracy": (0, (4, 1.5)), ACCURACY: "-"}
 
 
-def _ends(trials: pd.DataFrame, points: pd.DataFrame) -> dict[str, float]:
+def _ends(trials: pd.DataFrame, points: pd.DataFrame) -> dict[Any, float]:
     """From which update on a diverged run has no accuracy: where it diverged, if that is known, else after its last measurement."""
     lost = trials[trials["status"] == "diverged"].set_index("trial")
     known = lost.get("diverged_at", pd.Series(dtype="Int64")).reindex(lost.index).dropna()
@@ -59,7 +59,7 @@ def _axes(axes: Axes, protocol: Any, title: str, steps: np.ndarray) -> None:
 
 def _legend(figure: Figure, panels: dict[str, list[Line]], protocol: Any, columns: list[str]) -> None:
     texts = {line.text: line.colour for lines in panels.values() for line in lines}
-    single = next(iter(texts.values())) if len(texts) == 1 else "black"
+    single = next(iter(texts.values())) if len(texts) == 1 else GREY
     handles = [Line2D([], [], color=colour, label=text) for text, colour in texts.items()] if len(texts) > 1 else []
     handles += [Line2D([], [], color=single, linestyle=_DASHES[name], label=name.replace("_", " ")) for name in columns]
     if protocol.goal.quantity == ACCURACY:

@@ -80,7 +80,7 @@ def _bar(figure: Figure, axes: np.ndarray, norm: LogNorm) -> None:
     bar = figure.colorbar(ScalarMappable(norm, _COLOURS), ax=axes, aspect=24, pad=0.015)
     bar.set_label("median number of updates")
     bar.outline.set_linewidth(0.5)  # pyright: ignore[reportCallIssue]
-    if norm.vmax < 100 * norm.vmin:  # pyright: ignore[reportOptionalOperand]
+    if norm.vmax is not None and norm.vmin is not None and norm.vmax < 100 * norm.vmin:
         plain_logs(bar.ax.yaxis)
 
 
@@ -109,7 +109,7 @@ def grokking_map(trials: pd.DataFrame, protocol: Any) -> Figure:
     taus, alphas = (sorted({place[axis] for places in groups.values() for place in places.values()}) for axis in (0, 1))
     maps = [[_map(table, column, places, taus, alphas) for column, _, _ in _PANELS] for places in groups.values()]
     norm = _norm([values for row in maps for values in row])
-    figure = Figure(figsize=(2 * (0.72 * len(alphas) + 0.5) + 1.3, len(groups) * (0.5 * len(taus) + 0.7) + 0.7))
+    figure = Figure(figsize=(2 * max(0.72 * len(alphas) + 0.5, 2.8) + 1.3, len(groups) * (0.5 * len(taus) + 0.7) + 0.7))
     panels = figure.subplots(len(groups), 2, squeeze=False, sharex=True, sharey=True)
     for axes, values, places in zip(panels, maps, groups.values(), strict=True):
         asked = {(taus.index(tau), alphas.index(alpha)) for tau, alpha in places.values()}

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from richlearn.bench.sample_complexity import sample_complexity as crossing
 from richlearn.bench.statistics import geometric_mean
@@ -61,15 +62,19 @@ def _floor(errors: pd.Series) -> float:
 
 
 def _line(axes: Axes, table: pd.DataFrame, floor: float, text: str, colour: str, dash: Any) -> None:
-    logs = np.log(table["error"].clip(lower=floor)).groupby(table["train_size"]).agg(["mean", "std"]).fillna(0.0)
+    logs = table.assign(log=np.log(table["error"].clip(lower=floor))).groupby("train_size")["log"].agg(["mean", "std"]).fillna(0.0)
     axes.fill_between(logs.index, np.exp(logs["mean"] - logs["std"]), np.exp(logs["mean"] + logs["std"]), color=colour, alpha=0.13, lw=0)
     axes.plot(logs.index, np.exp(logs["mean"]), "o", linestyle=dash, color=colour, markersize=3, label=text)
 
 
-def _mark(axes: Axes, needed: _Needed, target: float, colour: str) -> None:
-    beyond = needed.sign == ">"
-    face = "white" if beyond else colour
-    axes.plot(needed.size, target, ">" if beyond else "D", color=colour, markerfacecolor=face, markersize=7, zorder=4, clip_on=False)
+def _mark(axes: Axes, needed: _Needed, target: float, colour: str, before: int) -> None:
+    """A diamond at P*; an open triangle at a lower bound of it, beside the `before` ones of equal bounds."""
+    look: dict[str, Any] = {"color": colour, "markersize": 7, "zorder": 4, "clip_on": False}
+    if needed.sign != ">":
+        axes.plot(needed.size, target, "D", **look)
+        return
+    aside = ScaledTranslation(before * 7 / 72, 0, axes.get_figure(root=True).dpi_scale_trans)  # pyright: ignore[reportOptionalMemberAccess]
+    axes.plot(needed.size, target, ">", **look, markerfacecolor="white", transform=axes.transData + aside)
 
 
 @styled
@@ -79,7 +84,7 @@ def sample_complexity(trials: pd.DataFrame, protocol: Any) -> Figure:
     A line is the geometric mean over the seeds with a band of one standard deviation of logarithms; an error of 0 counts as half of
     the smallest positive one that was seen, a diverged run as an error of 1. The dashed line is the target, a tenth of the chance
     error; on it a diamond marks the geometric mean of the seeds' P*, an open triangle a lower bound of it where a seed's largest
-    size does not reach the target.
+    size does not reach the target. P* is interpolated in the error and the line in its logarithm, so that a mark may lie beside it.
 
     Args:
         trials: table of trials; `train_size` and `test_accuracy` are read.
@@ -95,11 +100,13 @@ def sample_complexity(trials: pd.DataFrame, protocol: Any) -> Figure:
     shown = spread(sorted(table["cell_index"].unique()), MOST_ROWS)
     figure = Figure(figsize=(7.6, 4.2))
     axes = figure.subplots()
+    marked: list[_Needed] = []
     for index, (dash, colour) in zip(shown, cycle(product(DASHES, PALETTE)), strict=False):
         runs = table[table["cell_index"] == index]
         needed = _needed(runs, target)
         _line(axes, runs, floor, f"{label(cells[index], cells)}:  {needed.text}", colour, dash)
-        _mark(axes, needed, target, colour)
+        _mark(axes, needed, target, colour, marked.count(needed))
+        marked.append(needed)
     axes.axhline(target, color=GREY, linewidth=1, linestyle=(0, (4, 2)), zorder=1, label=f"target: {target:.3g}")
     axes.set(xscale="log", yscale="log", xlabel="training size P", ylabel="test error")
     figure.legend(loc="outside right center", handlelength=2.6)

@@ -1,5 +1,6 @@
 """How many runs have reached their goal by when: the empirical distribution of times under censoring at the budget."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from richlearn.figures._classification import (
     served,
     times,
 )
-from richlearn.figures._style import styled
+from richlearn.figures._style import GREY, styled
 from richlearn.figures._tables import seeds_text
 
 _LOOKS = {REACHED: {"linestyle": "-", "linewidth": 1.6}, FITTED: {"linestyle": (0, (3, 1.5)), "linewidth": 0.9}}
@@ -54,6 +55,15 @@ def _panels(cells: list[Any]) -> dict[str, list[Line]]:
     return by_alpha(cells) if len(set(alphas) - {None}) > 1 and len(set(alphas)) < len(alphas) else one_panel(cells)
 
 
+def _counted(panels: dict[str, list[Line]], table: pd.DataFrame) -> dict[str, list[Line]]:
+    """`panels`; a single one with how many of each row's runs reached the goal, as lines may hide each other."""
+    if len(panels) > 1:
+        return panels
+    reached = table.assign(held=times(table, REACHED) < np.inf).groupby("cell_index")["held"].agg(["sum", "size"])
+    counts = {line.cell: "/".join(map(str, reached.loc[line.cell])) for line in panels[""] if line.cell in reached.index}
+    return {"": [replace(line, text=f"{line.text}:  {counts.get(line.cell, 'not run')}") for line in panels[""]]}
+
+
 def _ends(table: pd.DataFrame, columns: list[str], budget: int) -> tuple[float, float]:
     """Where the axis of updates begins, below the first time that any run has, and the budget."""
     known = np.concatenate([times(table, column) for column in columns])
@@ -63,7 +73,7 @@ def _ends(table: pd.DataFrame, columns: list[str], budget: int) -> tuple[float, 
 
 def _legend(figure: Figure, panels: dict[str, list[Line]], protocol: Any, columns: list[str]) -> None:
     texts = {line.text: line.colour for lines in panels.values() for line in lines}
-    single = next(iter(texts.values())) if len(texts) == 1 else "black"
+    single = next(iter(texts.values())) if len(texts) == 1 else GREY
     handles = [Line2D([], [], color=colour, label=text) for text, colour in texts.items()] if len(texts) > 1 else []
     for column, part in ((FITTED, "train"), (REACHED, "test")):
         if column in columns:
@@ -87,7 +97,7 @@ def share_reached(trials: pd.DataFrame, protocol: Any) -> Figure:
     """
     table, size = largest_size(served(protocol, trials))
     cells, columns = protocol.cells(), [FITTED, REACHED] if has_fit(protocol, table) else [REACHED]
-    panels = _panels(cells)
+    panels = _counted(_panels(cells), table)
     ends = _ends(table, columns, protocol.training.steps)
     across = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
     down = -(-len(panels) // across)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import sqrt
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -72,25 +71,27 @@ def draws(form: Form, width: int) -> tuple[Draw, Draw]:
     return partial(nn.init.uniform_, a=-bound, b=bound), partial(nn.init.kaiming_uniform_, a=sqrt(5))
 
 
-class Projected(NamedTuple):
-    """Queries (n, a, width) and keys and values (n, t, width) of a block."""
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
+def _later(queries: int, positions: int, like: Tensor) -> Tensor:
+    """(a, t): −∞ where one of the last a positions would see a later one, else 0."""
+    return torch.full((queries, positions), float("-inf"), dtype=like.dtype, device=like.device).triu(1 + positions - queries)
 
 
-def causal(positions: int, like: Tensor) -> Tensor:
-    """(t, t), −∞ where a position would see a later one, else 0."""
-    return torch.full((positions, positions), float("-inf"), dtype=like.dtype, device=like.device).triu(1)
+def attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """softmax(q kᵀ/√(width/heads)) v of each head, side by side, each position seeing itself and those before it.
 
+    Args:
+        query: (n, a, width), of the last a positions.
+        key, value: (n, t, width).
+        heads: the number of heads; divides the width.
 
-def attention(given: Projected, heads: int, mask: Tensor | None) -> Tensor:
-    """softmax(q kᵀ/√(width/heads) + mask) v of each head, side by side: (n, a, width)."""
-    query, key, value = (each.unflatten(-1, (heads, -1)).transpose(-3, -2) for each in given)  # n, head, position, feature
-    scores = (query / sqrt(query.shape[-1])) @ key.transpose(-1, -2)
-    shares = (scores if mask is None else scores + mask).softmax(-1)
-    return (shares @ value).transpose(-3, -2).flatten(-2)
+    Returns:
+        (n, a, width).
+    """
+    q, k, v = (each.unflatten(-1, (heads, -1)).transpose(-3, -2) for each in (query, key, value))  # n, head, position, feature
+    scores = (q / sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+    if (queries := query.shape[-2]) > 1:  # the last position alone sees all
+        scores = scores + _later(queries, key.shape[-2], scores)
+    return (scores.softmax(-1) @ v).transpose(-3, -2).flatten(-2)
 
 
 class Block(nn.Module):
@@ -124,11 +125,11 @@ class Block(nn.Module):
             Drawn(units, width, bias=form.feed_forward_biases, draw=draw),
         )
 
-    def project(self, hidden: Tensor, queries: Tensor) -> Projected:
-        """Queries of `queries` (n, a, width), keys and values of `hidden` (n, t, width)."""
-        return Projected(self.query(queries), self.key(hidden), self.value(hidden))
+    def attend(self, hidden: Tensor, queries: int) -> Tensor:
+        """What the last a = `queries` positions find in `hidden` (n, t, width), before W_O: (n, a, width)."""
+        return attention(self.query(hidden[:, -queries:]), self.key(hidden), self.value(hidden), self.heads)
 
-    def forward(self, hidden: Tensor, projected: Projected, mask: Tensor | None = None) -> Tensor:
-        """The block's output (n, a, width) at the positions whose residual stream is `hidden` (n, a, width)."""
-        hidden = self.attention_norm(hidden + self.output(attention(projected, self.heads, mask)))
+    def forward(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """The block's output where the residual stream is `hidden` and attention found `attended`, each (…, width)."""
+        hidden = self.attention_norm(hidden + self.output(attended))
         return self.feed_forward_norm(hidden + self.contract(self.activation(self.expand(hidden))))

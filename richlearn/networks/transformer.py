@@ -1,6 +1,7 @@
 """The transformer of the grokking experiments, computed only where its readout looks."""
 
 from functools import partial
+from itertools import pairwise
 from math import sqrt
 from typing import final
 
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from richlearn.errors import ParameterError, nearest
-from richlearn.networks._attention import Block, Drawn, Form, Projected, Table, causal
+from richlearn.networks._attention import Block, Drawn, Form, Table
+from richlearn.networks._tables import begin, cheaper
 
 VARIANTS: dict[str, Form] = {
     "post_norm": Form(nn.GELU, normalised=True, final_norm=True, biases=True, feed_forward_biases=True, scaled=False),
@@ -81,12 +83,12 @@ class Transformer(nn.Module):
         self.width, self.heads = _at_least_one("width", width), _at_least_one("heads", heads)
         if width % heads:
             raise ParameterError(f"`heads` must divide `width`, got {heads} heads and width {width}")
-        _at_least_one("layers", layers), _at_least_one("feed_forward", feed_forward)
         self.vocabulary = out_features + 2 if vocabulary is None else _at_least_one("vocabulary", vocabulary)
+        units = _at_least_one("feed_forward", feed_forward)
         form, self.variant = _form(variant), variant
         std = 1 / sqrt(width) if form.scaled else 1.0
         self.tokens, self.positions = Table(self.vocabulary, width, std=std), Table(in_features, width, std=std)
-        self.blocks = nn.ModuleList(Block(width, heads, feed_forward, form) for _ in range(layers))
+        self.blocks = nn.ModuleList(Block(width, heads, units, form) for _ in range(_at_least_one("layers", layers)))
         self.norm = nn.LayerNorm(width, bias=form.biases) if form.final_norm else nn.Identity()
         self.head = self._readout(form)
 
@@ -102,30 +104,23 @@ class Transformer(nn.Module):
         names = ("query", "key", "value", "output")
         return [(*(f"blocks.{i}.{name}" for name in names), self.heads) for i in range(len(self.blocks))]  # type: ignore[misc]
 
+    @property
+    def _chain(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
     def _watched(self) -> bool:
         """Whether somebody looks at single operations or modules: then each must see its own, sample by sample."""
-        first = self.blocks[0]
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (self.tokens, self.positions, first.query, first.key, first.value))
-        return hooked or torch._C._len_torch_function_stack() > 0
+        first = self._chain[0]
+        modules = (self.tokens, self.positions, first.query, first.key, first.value)
+        return torch._C._len_torch_function_stack() > 0 or any(each._forward_hooks or each._forward_pre_hooks for each in modules)
 
-    def _from_tables(self, tokens: Tensor, queries: int) -> bool:
-        """Whether projecting both tables takes fewer multiply-adds than projecting every position of the batch."""
-        rows, places = self.vocabulary + self.in_features, len(tokens) * (2 * self.in_features + queries)
-        return 3 * rows < places and not self._watched()
-
-    def _looked_up(self, layer: nn.Linear, tokens: Tensor, read: slice) -> Tensor:
-        """layer(E[token] + P[position]) at the positions `read`, from the projected tables."""
-        return F.embedding(tokens[:, read], F.linear(self.tokens.weight, layer.weight)) + layer(self.positions.weight[read])
-
-    def _begin(self, tokens: Tensor, block: Block, read: slice) -> tuple[Tensor, Projected]:
-        """The residual stream at the positions `read`, and what the first block projects."""
-        if self._from_tables(tokens, len(range(self.in_features)[read])):
-            hidden = self.tokens(tokens[:, read]) + self.positions.weight[read]
-            everywhere = slice(None)
-            places = (block.query, read), (block.key, everywhere), (block.value, everywhere)
-            return hidden, Projected(*(self._looked_up(layer, tokens, place) for layer, place in places))
-        hidden = self.tokens(tokens) + self.positions(torch.arange(self.in_features, device=tokens.device))
-        return hidden[:, read], block.project(hidden, hidden[:, read])
+    def _begin(self, tokens: Tensor, queries: int) -> tuple[Tensor, Tensor]:
+        """The residual stream and what the first block's attention finds at the last a = `queries` positions, each (n, a, width)."""
+        first = self._chain[0]
+        if self._watched() or not cheaper(self.vocabulary, self.in_features, len(tokens), queries):
+            hidden = self.tokens(tokens) + self.positions(torch.arange(self.in_features, device=tokens.device))
+            return hidden[:, -queries:], first.attend(hidden, queries)
+        return begin(first, self.tokens.weight, self.positions.weight, tokens, queries)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (n, c) of the tokens (n, t), whole numbers below `vocabulary`.
@@ -137,12 +132,10 @@ class Transformer(nn.Module):
             raise ParameterError(
                 f"`tokens` must be whole numbers (n, {self.in_features}), got {tokens.dtype} of shape {tuple(tokens.shape)}"
             )
-        *inner, last = self.blocks
-        every, only_last = slice(None), slice(-1, None)
-        hidden, projected = self._begin(tokens, self.blocks[0], every if inner else only_last)
-        mask = causal(self.in_features, hidden)
-        for block, following in zip(inner, self.blocks[1:], strict=True):
-            hidden = block(hidden, projected, mask)
-            queries = hidden[:, only_last] if following is last else hidden
-            hidden, projected = queries, following.project(hidden, queries)
-        return self.head(self.norm(last(hidden, projected)[:, 0]))
+        *inner, last = self._chain
+        hidden, attended = self._begin(tokens, self.in_features if inner else 1)
+        for block, following in pairwise(self._chain):
+            hidden = block(hidden, attended)
+            queries = 1 if following is last else self.in_features
+            hidden, attended = hidden[:, -queries:], following.attend(hidden, queries)
+        return self.head(self.norm(last(hidden[:, 0], attended[:, 0])))

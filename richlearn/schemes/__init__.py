@@ -2,6 +2,7 @@
 
 from richlearn.schemes.balanced import Balanced
 from richlearn.schemes.base import Scheme, Truths
+from richlearn.schemes.embedding_scale import EmbeddingScale
 from richlearn.schemes.isotropic import Isotropic
 from richlearn.schemes.kaiming import Kaiming
 from richlearn.schemes.lambda_balanced import LambdaBalanced
@@ -24,6 +25,8 @@ __all__ = [
     "NTK",
     "Balanced",
     "Downstream",
+    "EmbeddingScale",
+    "EmbeddingScale",
     "Isotropic",
     "Kaiming",
     "LambdaBalanced",

@@ -1,7 +1,6 @@
 """The production rules of the random hierarchy model, and the strings they derive; pure functions of whole numbers and tensors."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from random import Random
 
 import torch
@@ -72,7 +71,7 @@ class Hierarchy:
         """s^L, the number of symbols in a string."""
         return self.tuple_size**self.depth
 
-    @cached_property
+    @property
     def num_data(self) -> int:
         """P_max = n_c · m^{(s^L − 1)/(s − 1)}."""
         return self.num_classes * self.num_synonyms**self.choices

@@ -114,7 +114,7 @@ class RandomHierarchy(Task):
         """P* ≈ n_c · m^L up to a constant: the training size at which synonyms can be told (Petrini, Cagnetta et al. 2023)."""
         return self.hierarchy.num_classes * self.hierarchy.num_synonyms**self.hierarchy.depth
 
-    def _checked(self, indices: Tensor | Sequence[int]) -> Tensor:
+    def _checked(self, indices: Tensor | np.ndarray | Sequence[int]) -> Tensor:
         wanted = f"`indices` must be whole numbers in [0, {self.num_data}), shape (n,)"
         try:
             numbers = torch.as_tensor(indices)
@@ -128,7 +128,7 @@ class RandomHierarchy(Task):
             raise ParameterError(f"{wanted}, got {int(outside[0])}")
         return numbers
 
-    def decode(self, indices: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
+    def decode(self, indices: Tensor | np.ndarray | Sequence[int]) -> tuple[Tensor, Tensor]:
         """The data with the given numbers: strings (n, s^L) of symbols in [0, v) and labels (n,), both int64.
 
         Args:
