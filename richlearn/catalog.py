@@ -166,9 +166,7 @@ TASKS = Catalog(
     {
         "teacher_student": Entry("richlearn.tasks:TeacherStudent", "labels of a small two-layer ReLU teacher on the unit sphere", "1"),
         "xor": Entry("richlearn.tasks:Xor", "four clusters in the plane, labelled by the product of their signs", "5a"),
-        "modular_arithmetic": Entry(
-            "richlearn.tasks:ModularArithmetic", "equations x ∘ y = z modulo a prime: the task of grokking", "6d"
-        ),
+        "modular_arithmetic": Entry("richlearn.tasks:ModularArithmetic", "equations x ∘ y = z modulo a prime: the task of grokking", "6d"),
         "linear_regression": Entry("richlearn.tasks:LinearRegression", "linear teacher on white, whitened or low-rank input", "2-4"),
         "random_hierarchy": Entry(
             "richlearn.tasks:RandomHierarchy", "strings derived from classes by a random hierarchy of rules: what is their class?", "6c"

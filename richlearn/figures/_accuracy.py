@@ -9,7 +9,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from richlearn.errors import UsageError
-from richlearn.figures._classification import ACCURACY, Line, by_alpha, cut_text, diverged_text, largest_size, one_panel, served
+from richlearn.figures._classification import (
+    ACCURACY,
+    Line,
+    by_alpha,
+    chance_accuracy,
+    cut_text,
+    diverged_text,
+    largest_size,
+    one_panel,
+    served,
+    title,
+)
 from richlearn.figures._style import GREY, steps_axis, styled
 from richlearn.figures._tables import seeds_text
 
@@ -27,16 +38,16 @@ def _ends(trials: pd.DataFrame, points: pd.DataFrame) -> dict[Any, float]:
 def history(trials: pd.DataFrame, curves: pd.DataFrame, column: str) -> pd.DataFrame:
     """Accuracy of every run at every update at which one was measured: index step, a column a trial.
 
-    A run keeps its last value after it ended, so means over runs do not lose those that ended early; a diverged one answers
-    nothing, which is an accuracy of 0.
+    A run keeps its last value after it ended, so means over runs do not lose those that ended early; a diverged one is right as
+    often as chance.
     """
     rows = curves[curves["trial"].isin(trials["trial"])]
     points = rows.assign(value=rows[column].astype(np.float64)).dropna(subset=["value"]) if column in rows else rows.assign(value=0.0)[:0]
-    ends = _ends(trials, points)
+    ends, chance = _ends(trials, points), chance_accuracy(trials.set_index("trial"))
     wide = points.pivot_table(index="step", columns="trial", values="value").reindex(columns=trials["trial"])
     wide = wide.reindex(sorted({*map(int, wide.index), *map(int, ends.values())})).astype(np.float64).ffill()
     for trial, end in ends.items():
-        wide.loc[wide.index >= end, trial] = 0.0
+        wide.loc[wide.index >= end, trial] = chance[trial]
     return wide
 
 
@@ -49,9 +60,9 @@ def _panel(axes: Axes, lines: list[Line], table: pd.DataFrame, histories: dict[s
                 axes.plot(mean.index, mean, linestyle=_DASHES[column], color=line.colour, label=f"{line.text}, {column.split('_')[0]}")
 
 
-def _axes(axes: Axes, protocol: Any, title: str, steps: np.ndarray) -> None:
+def _axes(axes: Axes, protocol: Any, name: str, steps: np.ndarray) -> None:
     steps_axis(axes, steps[steps > 0].min(initial=max(steps.max(), 1.0)), max(steps.max(), 1.0))
-    axes.set(ylim=(-0.03, 1.03), title=title)
+    axes.set(ylim=(-0.03, 1.03), title=name)
     if protocol.goal.quantity == ACCURACY:
         axes.axhline(protocol.goal.threshold, color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1, label="goal")
     axes.label_outer()
@@ -71,7 +82,7 @@ def _legend(figure: Figure, panels: dict[str, list[Line]], protocol: Any, column
 def accuracy_curves(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any) -> Figure:
     """Train accuracy (dashed) and test accuracy (solid) against updates, a panel for each α: means over the seeds.
 
-    A run that ended early keeps its last value, a diverged one counts as accuracy 0 from there on. At most eight values of α and
+    A run that ended early keeps its last value, a diverged one is right as often as chance from there on. At most eight values of α and
     seven other settings are shown; of several training sizes the largest.
 
     Args:
@@ -93,13 +104,13 @@ def accuracy_curves(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any) -
     figure = Figure(figsize=(2.7 * columns + 1.6 + (columns == 1) * 2, 2.5 * rows + 0.6 + (columns == 1)))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     steps = np.unique(np.concatenate([found.index.to_numpy(np.float64) for found in histories.values()]))
-    for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+    for axes, (name, lines) in zip(grid, panels.items(), strict=False):
         _panel(axes, lines, table, histories)
-        _axes(axes, protocol, title, steps)
+        _axes(axes, protocol, name, steps)
     for axes in grid[len(panels) :]:
         axes.remove()
     figure.supylabel("accuracy", fontsize=9.5)
     _legend(figure, panels, protocol, list(histories))
-    notes = f"{size}{cut_text(panels, cells)}{diverged_text(table, 'at accuracy 0')}"
-    figure.suptitle(f"{protocol.name}: mean over {seeds_text(table)}{notes}")
+    notes = size, cut_text(panels, cells), diverged_text(table, "at chance")
+    figure.suptitle(title(f"{protocol.name}: mean over {seeds_text(table)}", *notes))
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from richlearn.errors import UsageError
-from richlearn.figures._style import PALETTE
+from richlearn.figures._style import PALETTE, plain_logs
 from richlearn.figures._tables import label, scored
 
 REACHED = "first_reached"  # the goal, on the test set
@@ -47,6 +47,23 @@ def times(table: pd.DataFrame, column: str) -> pd.Series:
 def has_fit(protocol: Any, table: pd.DataFrame) -> bool:
     """Whether the goal is one of test accuracy whose counterpart on the training set was timed as well."""
     return FITTED in table and protocol.goal.quantity == ACCURACY
+
+
+def title(first: str, *notes: str) -> str:
+    """`first` with what else is to be said, if anything is, on a second line; the notes begin with `; `."""
+    return f"{first}\n{''.join(notes).removeprefix('; ')}".rstrip("\n")
+
+
+def readable_logs(axis: Any) -> None:
+    """Plain numbers on a logarithmic axis that spans less than two decades; its limits are set, or its data is drawn, already."""
+    low, high = sorted(axis.get_view_interval())
+    if high < 100 * low:
+        plain_logs(axis)
+
+
+def chance_accuracy(table: pd.DataFrame) -> pd.Series:
+    """1/c of c classes, whose zero predictor has the cross-entropy ln c: how often a diverged run is right."""
+    return pd.Series(np.exp(-table["zero_loss"].astype(np.float64)), index=table.index)
 
 
 def goal_text(protocol: Any, part: str = "test") -> str:

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from richlearn.bench.content import canonical_json
 from richlearn.bench.statistics import median
 from richlearn.errors import UsageError
-from richlearn.figures._classification import ACCURACY, FITTED, REACHED, diverged_text, goal_text, largest_size, served, times
+from richlearn.figures._classification import ACCURACY, FITTED, REACHED, diverged_text, goal_text, largest_size, served, times, title
 from richlearn.figures._style import GREY, plain_logs, styled
 from richlearn.figures._tables import label, seeds_text
 
@@ -78,7 +78,7 @@ def _draw(axes: Axes, values: np.ndarray, asked: set[tuple[int, int]], budget: i
 
 def _bar(figure: Figure, axes: np.ndarray, norm: LogNorm) -> None:
     bar = figure.colorbar(ScalarMappable(norm, _COLOURS), ax=axes, aspect=24, pad=0.015)
-    bar.set_label("median number of updates")
+    bar.set_label("updates (median)")
     bar.outline.set_linewidth(0.5)  # pyright: ignore[reportCallIssue]
     if norm.vmax is not None and norm.vmin is not None and norm.vmax < 100 * norm.vmin:
         plain_logs(bar.ax.yaxis)
@@ -94,7 +94,7 @@ def grokking_map(trials: pd.DataFrame, protocol: Any) -> Figure:
 
     Args:
         trials: table of trials; `fit_first_reached` and `first_reached` are read.
-        protocol: its `name`, `cells()`, `seeds`, `goal` and budget are read.
+        protocol: its `name`, `cells()`, `seeds`, `goal` and `budget()` are read.
 
     Raises:
         UsageError: the protocol has no rows with τ and α, no goal for the accuracy, or no trial was run.
@@ -109,16 +109,16 @@ def grokking_map(trials: pd.DataFrame, protocol: Any) -> Figure:
     taus, alphas = (sorted({place[axis] for places in groups.values() for place in places.values()}) for axis in (0, 1))
     maps = [[_map(table, column, places, taus, alphas) for column, _, _ in _PANELS] for places in groups.values()]
     norm = _norm([values for row in maps for values in row])
-    figure = Figure(figsize=(2 * max(0.72 * len(alphas) + 0.5, 2.8) + 1.3, len(groups) * (0.5 * len(taus) + 0.7) + 0.7))
+    figure = Figure(figsize=(2 * max(0.72 * len(alphas) + 0.5, 2.8) + 1.3, len(groups) * max(0.5 * len(taus) + 0.7, 1.5) + 0.7))
     panels = figure.subplots(len(groups), 2, squeeze=False, sharex=True, sharey=True)
     for axes, values, places in zip(panels, maps, groups.values(), strict=True):
         asked = {(taus.index(tau), alphas.index(alpha)) for tau, alpha in places.values()}
         for side, found in zip(axes, values, strict=True):
-            _draw(side, found, asked, protocol.training.steps, norm)
+            _draw(side, found, asked, protocol.budget(), norm)
     _label(panels, protocol, list(groups), taus, alphas)
     if norm is not None:
         _bar(figure, panels, norm)
-    figure.suptitle(f"{protocol.name}: median over {seeds_text(table)}{size}{diverged_text(table, 'beyond the budget')}")
+    figure.suptitle(title(f"{protocol.name}: median over {seeds_text(table)}", size, diverged_text(table, "beyond the budget")))
     return figure
 
 

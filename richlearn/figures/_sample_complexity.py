@@ -11,14 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation
 
-from richlearn.bench.sample_complexity import sample_complexity as crossing
+from richlearn.bench.scores import TARGET, chance_error, learned_at
 from richlearn.bench.statistics import geometric_mean
 from richlearn.errors import UsageError
-from richlearn.figures._classification import diverged_text, served, spread
+from richlearn.figures._classification import chance_accuracy, diverged_text, readable_logs, served, spread, title
 from richlearn.figures._style import DASHES, GREY, PALETTE, styled
 from richlearn.figures._tables import label, seeds_text
 
-OF_CHANCE = 0.1  # Petrini, Cagnetta et al. 2023
 MOST_ROWS = 14
 
 
@@ -31,28 +30,29 @@ class _Needed:
 
     @property
     def text(self) -> str:
-        return f"P* {self.sign} {math.floor(self.size) if self.sign == '>' else float(f'{self.size:.3g}'):.0f}"
+        return f"P* {self.sign} {math.floor(self.size * (1 + 1e-9)) if self.sign == '>' else float(f'{self.size:.3g}'):.0f}"
 
 
-def _errors(protocol: Any, trials: pd.DataFrame) -> pd.DataFrame:
-    """Each run's test error, 1 where it diverged; of a row and seed each size once."""
+def _runs(protocol: Any, trials: pd.DataFrame) -> pd.DataFrame:
+    """The runs with a size and an error, which is the chance error where they diverged; of a row and seed each size once."""
     table = served(protocol, trials)
     if not {"train_size", "test_accuracy"} <= set(table):
         return table.iloc[:0]
-    error = (1 - table["test_accuracy"].astype(np.float64)).clip(lower=0.0).mask(table["status"] == "diverged", 1.0)
+    wrong = (1 - table["test_accuracy"].astype(np.float64)).clip(lower=0.0)
+    error = wrong.where(table["status"] == "finished", 1 - chance_accuracy(table))
     table = table.assign(error=error).dropna(subset=["error", "train_size"])
     return table.astype({"train_size": np.float64}).drop_duplicates(["cell_index", "seed", "train_size"])
 
 
-def _needed(table: pd.DataFrame, target: float) -> _Needed:
-    found, bounds = [], []
-    for _, runs in table.groupby("seed"):
-        found.append(crossing(runs["train_size"], runs["error"], target))
-        bounds.append((runs["train_size"].min(), runs["train_size"].max()))
-    low, high = np.transpose(bounds)
-    sizes = np.array(found)
-    sign = ">" if np.isinf(sizes).any() else "≤" if (sizes == low).any() else "≈"
-    return _Needed(geometric_mean(np.minimum(sizes, high)).value, sign)
+def _needed(runs: pd.DataFrame, sizes: int) -> _Needed | None:
+    """P* of the seeds that have all `sizes`, as the leaderboard has it; None without such a seed."""
+    runs = runs[runs.groupby("seed")["train_size"].transform("size") >= sizes]
+    if runs.empty:
+        return None
+    found = learned_at(runs)
+    ends = runs.groupby("seed")["train_size"].agg(["min", "max"]).loc[found.index]
+    sign = ">" if np.isinf(found).any() else "≤" if (found == ends["min"]).any() else "≈"
+    return _Needed(geometric_mean(np.minimum(found, ends["max"])).value, sign)
 
 
 def _floor(errors: pd.Series) -> float:
@@ -82,33 +82,37 @@ def sample_complexity(trials: pd.DataFrame, protocol: Any) -> Figure:
     """Test error against training size, both logarithmic, a line a row, with the sample complexity P* of each.
 
     A line is the geometric mean over the seeds with a band of one standard deviation of logarithms; an error of 0 counts as half of
-    the smallest positive one that was seen, a diverged run as an error of 1. The dashed line is the target, a tenth of the chance
+    the smallest positive one that was seen, a diverged run errs as often as chance. The dashed line is the target, a tenth of the chance
     error; on it a diamond marks the geometric mean of the seeds' P*, an open triangle a lower bound of it where a seed's largest
     size does not reach the target. P* is interpolated in the error and the line in its logarithm, so that a mark may lie beside it.
 
     Args:
-        trials: table of trials; `train_size` and `test_accuracy` are read.
-        protocol: its `name`, `cells()`, `seeds` and `chance_error` are read.
+        trials: table of trials; `train_size`, `test_accuracy` and `zero_loss` are read.
+        protocol: its `name`, `cells()`, `seeds` and `train_sizes` are read.
 
     Raises:
-        UsageError: there is no trial with a training size and an accuracy, or the task has no chance error.
+        UsageError: there is no trial with a training size and an accuracy.
     """
-    table, chance = _errors(protocol, trials), getattr(protocol, "chance_error", None)
-    if table.empty or chance is None:
+    table = _runs(protocol, trials)
+    if table.empty:
         raise UsageError(f"`sample_complexity` needs accuracies at several training sizes; `{protocol.name}` has none")
-    target, floor, cells = OF_CHANCE * chance, _floor(table["error"]), protocol.cells()
+    target, floor, cells = TARGET * chance_error(table["zero_loss"].iloc[0]), _floor(table["error"]), protocol.cells()
     shown = spread(sorted(table["cell_index"].unique()), MOST_ROWS)
     figure = Figure(figsize=(7.6, 4.2))
     axes = figure.subplots()
-    marked: list[_Needed] = []
+    marked: list[_Needed | None] = []
     for index, (dash, colour) in zip(shown, cycle(product(DASHES, PALETTE)), strict=False):
         runs = table[table["cell_index"] == index]
-        needed = _needed(runs, target)
-        _line(axes, runs, floor, f"{label(cells[index], cells)}:  {needed.text}", colour, dash)
-        _mark(axes, needed, target, colour, marked.count(needed))
+        needed = _needed(runs, len(protocol.train_sizes))
+        _line(axes, runs, floor, f"{label(cells[index], cells)}:  {needed.text if needed else 'sizes missing'}", colour, dash)
+        if needed:
+            _mark(axes, needed, target, colour, marked.count(needed))
         marked.append(needed)
     axes.axhline(target, color=GREY, linewidth=1, linestyle=(0, (4, 2)), zorder=1, label=f"target: {target:.3g}")
     axes.set(xscale="log", yscale="log", xlabel="training size P", ylabel="test error")
+    axes.autoscale_view()
+    readable_logs(axes.xaxis)
+    readable_logs(axes.yaxis)
     figure.legend(loc="outside right center", handlelength=2.6)
     figure.suptitle(_title(protocol, table, floor, len(shown)))
     return figure
@@ -118,6 +122,5 @@ def _title(protocol: Any, table: pd.DataFrame, floor: float, shown: int) -> str:
     rows = table["cell_index"].nunique()
     cut = f"; {shown} of {rows} rows" if shown < rows else ""
     zeros = f"; errors of 0 drawn at {floor:.2g}" if (table["error"] < floor).any() else ""
-    notes = (cut + zeros + diverged_text(table, "at error 1")).removeprefix("; ")
     first = f"{protocol.name}: geometric mean ± standard deviation of logs over {seeds_text(table)}"
-    return f"{first}\n{notes}" if notes else first
+    return title(first, cut, zeros, diverged_text(table, "at chance"))

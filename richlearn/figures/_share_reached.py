@@ -20,8 +20,10 @@ from richlearn.figures._classification import (
     has_fit,
     largest_size,
     one_panel,
+    readable_logs,
     served,
     times,
+    title,
 )
 from richlearn.figures._style import GREY, styled
 from richlearn.figures._tables import seeds_text
@@ -90,7 +92,7 @@ def share_reached(trials: pd.DataFrame, protocol: Any) -> Figure:
 
     Args:
         trials: table of trials; `first_reached` and, if there, `fit_first_reached` are read.
-        protocol: its `name`, `cells()`, `seeds`, `goal` and budget are read.
+        protocol: its `name`, `cells()`, `seeds`, `goal` and `budget()` are read.
 
     Raises:
         UsageError: no trial was run.
@@ -98,19 +100,20 @@ def share_reached(trials: pd.DataFrame, protocol: Any) -> Figure:
     table, size = largest_size(served(protocol, trials))
     cells, columns = protocol.cells(), [FITTED, REACHED] if has_fit(protocol, table) else [REACHED]
     panels = _counted(_panels(cells), table)
-    ends = _ends(table, columns, protocol.training.steps)
+    ends = _ends(table, columns, protocol.budget())
     across = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
     down = -(-len(panels) // across)
     figure = Figure(figsize=(2.7 * across + 1.8 + (across == 1) * 2, 2.5 * down + 0.6 + (across == 1)))
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, (title, lines) in zip(grid, panels.items(), strict=False):
+    for axes, (name, lines) in zip(grid, panels.items(), strict=False):
         _panel(axes, lines, table, columns, ends)
-        axes.set(xscale="log", xlim=ends, ylim=(-0.03, 1.03), xlabel="optimiser updates", title=title)
+        axes.set(xscale="log", xlim=ends, ylim=(-0.03, 1.03), xlabel="optimiser updates", title=name)
+        readable_logs(axes.xaxis)
         axes.label_outer()
     for axes in grid[len(panels) :]:
         axes.remove()
     figure.supylabel("share of runs that reached the goal", fontsize=9.5)
     _legend(figure, panels, protocol, columns)
-    notes = f"{size}{cut_text(panels, cells)}{diverged_text(table, 'never reach it')}"
-    figure.suptitle(f"{protocol.name}: {seeds_text(table)}, budget {protocol.training.steps:,} updates{notes}")
+    notes = size, cut_text(panels, cells), diverged_text(table, "counted as not reaching it")
+    figure.suptitle(title(f"{protocol.name}: {seeds_text(table)}, budget {protocol.budget():,} updates", *notes))
     return figure

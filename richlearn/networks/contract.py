@@ -29,6 +29,15 @@ def _call(module: nn.Module, x: Tensor) -> Tensor:
         return module(x)
 
 
+def _probe(module: nn.Module, inputs: int, outputs: int) -> Tensor:
+    """Inputs (n, in_features): normal numbers in the network's dtype, or tokens 0 … out_features + 1 if it says `takes_tokens`."""
+    source = torch.Generator().manual_seed(1)
+    if getattr(module, "takes_tokens", False):
+        return torch.randint(outputs + 2, (SAMPLES, inputs), generator=source)
+    dtype = next((p.dtype for p in module.parameters()), torch.float32)
+    return torch.randn(SAMPLES, inputs, dtype=dtype, generator=source)
+
+
 def _construction(network: Build, inputs: int, outputs: int) -> Iterator[str]:
     module = _build(network, inputs, outputs)
     if not list(module.parameters()):
@@ -42,7 +51,8 @@ def _construction(network: Build, inputs: int, outputs: int) -> Iterator[str]:
 
 
 def _forward(network: Build, inputs: int, outputs: int) -> Iterator[str]:
-    module, x = _build(network, inputs, outputs), torch.randn(SAMPLES, inputs, generator=torch.Generator().manual_seed(1))
+    module = _build(network, inputs, outputs)
+    x = _probe(module, inputs, outputs)
     first = _call(module, x)
     if first.shape != (SAMPLES, outputs):
         yield f"inputs of shape ({SAMPLES}, {inputs}) must give outputs ({SAMPLES}, {outputs}), got {tuple(first.shape)}"
@@ -52,7 +62,7 @@ def _forward(network: Build, inputs: int, outputs: int) -> Iterator[str]:
 
 def _float64(network: Build, inputs: int, outputs: int) -> Iterator[str]:
     module = _build(network, inputs, outputs).double()
-    y = module(torch.randn(SAMPLES, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    y = module(_probe(module, inputs, outputs))
     if y.dtype != torch.float64:
         yield f"in float64 it returns {y.dtype}: create constants in the dtype of the inputs"
     y.square().sum().backward()
@@ -62,7 +72,7 @@ def _float64(network: Build, inputs: int, outputs: int) -> Iterator[str]:
 
 def _stack(network: Build, inputs: int, outputs: int) -> Iterator[str]:
     members = [_build(network, inputs, outputs, seed).double() for seed in range(3)]
-    x = torch.randn(SAMPLES, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = _probe(members[0], inputs, outputs)
     expected = torch.stack([_call(member, x) for member in members])
     state = stack_module_state([_build(network, inputs, outputs, seed).double() for seed in range(3)])
     with torch.no_grad():
@@ -78,7 +88,8 @@ def check(network: Build) -> list[str]:
     """Findings about a network class (or any callable `(in_features, out_features)`); empty when it keeps the contract.
 
     Built as `network(in_features, out_features)`, deterministic; inputs (n, in_features) → outputs (n, out_features);
-    float64 throughout; a finite number of parameters with gradients; the same outputs in a stack as alone.
+    float64 throughout; a finite number of parameters with gradients; the same outputs in a stack as alone. A network with an
+    attribute `takes_tokens = True` is given whole numbers 0 … out_features + 1, any other floating-point inputs.
     """
     findings: list[str] = []
     for inputs, outputs in SHAPES:

@@ -7,7 +7,6 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from richlearn.errors import ParameterError, nearest
 from richlearn.networks._attention import Block, Drawn, Form, Table
@@ -112,7 +111,9 @@ class Transformer(nn.Module):
         """Whether somebody looks at single operations or modules: then each must see its own, sample by sample."""
         first = self._chain[0]
         modules = (self.tokens, self.positions, first.query, first.key, first.value)
-        return torch._C._len_torch_function_stack() > 0 or any(each._forward_hooks or each._forward_pre_hooks for each in modules)
+        return torch._C._len_torch_function_stack() > 0 or any(
+            each._forward_hooks or each._forward_pre_hooks or each._backward_hooks for each in modules
+        )
 
     def _begin(self, tokens: Tensor, queries: int) -> tuple[Tensor, Tensor]:
         """The residual stream and what the first block's attention finds at the last a = `queries` positions, each (n, a, width)."""

@@ -1,4 +1,4 @@
-"""Many optimiser updates of a slice of members in one call, compiled where a compiler exists."""
+"""Many optimiser updates of a slice of members in one call: compiled where a compiler exists, else eager, on a GPU as a graph."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -11,6 +11,7 @@ from torch.func import functional_call, grad, vmap
 
 from richlearn.errors import NotApplicable
 from richlearn.tasks.losses import Loss
+from richlearn.training._graph import UpdateGraph
 from richlearn.training.optimizers import Optimizer, Rates
 
 _STATEFUL = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)
@@ -62,7 +63,8 @@ class Burst:
         template: a network of the members' shape; its values do not matter.
         loss: of the task.
         optimizer: of the batch.
-        compiled: ask for `torch.compile`; without a C++ compiler the same loop runs eagerly, which rounds differently.
+        compiled: ask for `torch.compile`; without a C++ compiler the same loop runs eagerly, which rounds differently. What is
+            not compiled is recorded once and replayed on a GPU, where launching an update's operations takes longer than they do.
     """
 
     def __init__(self, template: nn.Module, loss: Loss, optimizer: Optimizer, *, compiled: bool) -> None:
@@ -70,7 +72,8 @@ class Burst:
         self.template, self.loss, self.optimizer = template, loss, optimizer
         self.names = [name for name, _ in template.named_parameters()]
         self.compiled = compiled and compiler_available()
-        self._run = self._compile() if self.compiled else self._eager
+        self._run = self._compile() if self.compiled else self._plain
+        self._graph: UpdateGraph | None = None
 
     def _compile(self) -> Callable:
         import torch._inductor.config as inductor
@@ -114,6 +117,21 @@ class Burst:
         for k in torch.arange(int(count), device=count.device):
             parameters, state = self._update(k, parameters, state, rates, data, table, weights)
         return parameters, state
+
+    def _plain(self, parameters, state, lr, decay, eps, data, table: Tensor, count: Tensor, weights: Tensor):
+        if table.device.type != "cuda":
+            return self._eager(parameters, state, lr, decay, eps, data, table, count, weights)
+        others, layers = [*lr, *decay, *eps, *data, table, weights], len(parameters)
+        if self._graph is None or self._graph.likeness != UpdateGraph.describe([*parameters, *state, *others]):
+            self._graph = None  # its memory serves the next one
+
+            def update(k: Tensor, parameters: list[Tensor], state: list[Tensor], fixed: list[Tensor]):
+                rates = Rates(fixed[:layers], fixed[layers : 2 * layers], fixed[2 * layers : 3 * layers])
+                inputs, targets, table, weights = fixed[3 * layers :]
+                return self._update(k, parameters, state, rates, (inputs, targets), table, weights)
+
+            self._graph = UpdateGraph(update, parameters, state, others)
+        return self._graph(parameters, state, others, int(count))
 
     @torch.no_grad()
     def __call__(

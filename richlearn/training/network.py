@@ -44,8 +44,9 @@ class NetworkModule(LightningModule):
         size = len(inputs)
         if world > 1:
             size = int(self.trainer.strategy.reduce(torch.tensor(float(size), device=self.device), reduce_op="sum"))
-        weight = self.task_loss.weights(size, targets)[: len(inputs)]
-        return world * (self.task_loss.per_sample(self(inputs), targets) * weight).sum()  # DDP averages gradients over ranks
+        output = self(inputs)
+        weight = self.task_loss.weights(size, output)[: len(inputs)]
+        return world * (self.task_loss.per_sample(output, targets) * weight).sum()  # DDP averages gradients over ranks
 
     def configure_optimizers(self):
         """`torch.optim` with a group per parameter, and the schedule stepped once an update."""

@@ -20,7 +20,7 @@ from richlearn.training.spans import Spans, span_list
 # Members computed together on a CPU: more leave the cache, fewer waste the loop; eager operations cost more to start.
 _WIDTHS = {True: range(4, 9), False: range(8, 13)}
 _ROWS = {True: 1000, False: 250}  # longest burst of full-batch and of minibatch training: seconds at most, so that a stop is prompt
-_EVALUATED = 1000  # samples a slice is evaluated on at once
+_PORTION = {"cpu": 1000, "cuda": 2**14}  # samples a slice is evaluated on at once
 _GATHERED = 2**26  # most bytes of a burst's minibatches
 
 
@@ -187,8 +187,9 @@ class StackedModule(LightningModule):
             for values in found.values():
                 values[part] = 0.0
             parameters = {name: self.stack[self._key(name)].data[part] for name in self.burst.names}
-            for start in range(0, len(split.inputs), _EVALUATED):
-                rows = slice(start, start + _EVALUATED)
+            portion = _PORTION.get(first.device.type, _PORTION["cuda"])
+            for start in range(0, len(split.inputs), portion):
+                rows = slice(start, start + portion)
                 output, targets = stacked_forward(self._template[0], parameters, split.inputs[rows]), split.targets[rows]
                 found["loss"][part] += (self.task_loss.per_sample(output, targets).double() * weights[rows]).sum(-1)
                 if right is not None:

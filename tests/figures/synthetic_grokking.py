@@ -9,6 +9,7 @@ from synthetic_results import cell_of
 from richlearn.bench.content import canonical_json
 
 BUDGET = 10_000
+CLASSES = 8
 SIZES = (131, 523, 2080, 8281, 32966, 104113)
 
 
@@ -17,10 +18,9 @@ def classification(name, cells, seeds=5, **options):
         name=name,
         cells=lambda: list(cells),
         seeds=tuple(range(seeds)),
-        training=SimpleNamespace(steps=BUDGET),
+        budget=lambda: BUDGET,
         goal=SimpleNamespace(quantity="test_accuracy", threshold=0.99),
         train_sizes=options.get("train_sizes", ()),
-        chance_error=options.get("chance_error", 1 - 1 / 8),
     )
 
 
@@ -37,7 +37,14 @@ def rows(*alphas):
 def _trial(cell, seed, size=None, **columns):
     name = f"{cell.label}-{seed}-{size}"
     shared = {"trial": name, "batch": f"b{seed}", "role": "score", "seed": seed, "scheme": cell.name, "status": "finished"}
-    return {**shared, "parameters": canonical_json(cell.parameters), "train_size": size, "steps": BUDGET, **columns}
+    return {
+        **shared,
+        "parameters": canonical_json(cell.parameters),
+        "train_size": size,
+        "steps": BUDGET,
+        "zero_loss": np.log(CLASSES),
+        **columns,
+    }
 
 
 def _frame(trials):
@@ -59,7 +66,7 @@ def _times(cell, seed):
 
 def _curve(name, fit, grok, until):
     steps = np.unique([0, *np.geomspace(1, until, 40).round(), until]).astype(int)
-    rise = [0.01 + 0.99 / (1 + (time / (1.5 * np.maximum(steps, 0.1))) ** 12) for time in (fit, grok)]
+    rise = [1 / CLASSES + (1 - 1 / CLASSES) / (1 + (time / (1.5 * np.maximum(steps, 0.1))) ** 12) for time in (fit, grok)]
     return pd.DataFrame({"trial": name, "step": steps, "train_accuracy": rise[0], "test_accuracy": rise[1]})
 
 
@@ -96,3 +103,12 @@ def sampling(protocol, needed, diverged=(), sizes=SIZES):
                     columns = {"test_accuracy": np.nan, "train_accuracy": np.nan, "status": "diverged"}
                 trials.append(_trial(cell, seed, size, **columns))
     return _frame(trials)
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def line(axes, start):
+    (found,) = [line for line in axes.lines if line.get_label().startswith(start)]
+    return found

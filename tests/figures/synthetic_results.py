@@ -26,6 +26,8 @@ def protocol_of(name, cells, seeds, **options):
         scores=("test_loss", "steps_to_goal"),
         baseline=options.get("baseline"),
         training=SimpleNamespace(steps=STEPS),
+        budget=lambda: STEPS,
+        train_sizes=(),
         network=SimpleNamespace(name="two_layer"),
         task=SimpleNamespace(name="teacher_student", parameters={"dimension": options.get("dimension", 100)}),
         goal=SimpleNamespace(quantity="test_loss", fraction_of_zero_predictor=0.1),

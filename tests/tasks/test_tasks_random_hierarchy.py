@@ -144,6 +144,11 @@ def test_impossible_sizes_name_the_bound(sizes, message):
         RandomHierarchy(*sizes)
 
 
+def test_the_longest_string_and_the_most_tuples_of_one_symbol():
+    assert RandomHierarchy(2, 1, 1, 10, 7).in_features == 2 * 10**7
+    assert RandomHierarchy(2, 2, 2, 2, 2).num_data == 2 * 2**3
+
+
 def test_one_level_may_have_more_synonyms_than_a_deeper_one():
     assert RandomHierarchy(4, 2, 8, 2, 1).num_data == 16
 

@@ -9,6 +9,7 @@ from hierarchy_grammar import grammar, parse, rows
 
 from richlearn.errors import ParameterError
 from richlearn.tasks import CROSS_ENTROPY, RandomHierarchy
+from richlearn.tasks.random_hierarchy import _distinct
 
 SMALL = {"num_features": 5, "num_classes": 3, "num_synonyms": 2, "train_size": 40, "test_size": 30}
 
@@ -75,6 +76,12 @@ def test_the_split_of_data_too_many_to_permute_has_no_number_twice():
     assert task.num_data > 10**13
     train, test = (part.tolist() for part in task.split_indices())
     assert len({*train, *test}) == 76_214
+
+
+def test_distinct_numbers_are_drawn_until_there_are_enough():
+    numbers = _distinct(10, 10, 0).tolist()
+    assert sorted(numbers) == list(range(10))
+    assert numbers[:4] == _distinct(4, 10, 0).tolist()
 
 
 @pytest.mark.parametrize("seed", [0, 3])
