@@ -89,12 +89,15 @@ def bands(trials: pd.DataFrame, curves: pd.DataFrame, quantity: Quantity) -> dic
 def label(cell: Any, among: Sequence[Any]) -> str:
     """A cell in a legend: its parameters with Greek letters, after the scheme's name where `among` has several schemes.
 
+    What all of `among` have alike is left out.
+
     >>> from types import SimpleNamespace as Cell
     >>> a, b = Cell(name="unbalanced", parameters={"tau": 0.1, "delta": 1.0}), Cell(name="standard", parameters={})
     >>> label(a, [a]), label(a, [a, b]), label(b, [a, b])
     ('τ = 0.1, δ = 1', 'unbalanced τ = 0.1, δ = 1', 'standard')
     """
-    inside = ", ".join(f"{symbol(name)} = {_shown(value)}" for name, value in cell.parameters.items())
+    alike = {name for name, value in cell.parameters.items() if len(among) > 1 and all(o.parameters.get(name) == value for o in among)}
+    inside = ", ".join(f"{symbol(name)} = {_shown(value)}" for name, value in cell.parameters.items() if name not in alike)
     single = len({other.name for other in among}) == 1 and inside
     return inside if single else f"{cell.name} {inside}".strip()
 

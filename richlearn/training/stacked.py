@@ -193,7 +193,9 @@ class StackedModule(LightningModule):
                 output, targets = stacked_forward(self._template[0], parameters, split.inputs[rows]), split.targets[rows]
                 found["loss"][part] += (self.task_loss.per_sample(output, targets).double() * weights[rows]).sum(-1)
                 if right is not None:
-                    found["accuracy"][part] += right(output, targets).double().sum(-1) / len(split.inputs)
+                    found["accuracy"][part] += right(output, targets).double().sum(-1)  # whole numbers: exact
+            if right is not None:
+                found["accuracy"][part] /= len(split.inputs)
         return {name: torch.where(present, values, torch.nan)[: len(self.trials)].cpu() for name, values in found.items()}
 
     # ---- training ----------------------------------------------------------------------------------------------------
