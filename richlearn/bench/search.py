@@ -47,8 +47,9 @@ def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
             network, multipliers = network_of(spec, task)
         except NotApplicable as reason:
             return maker.lr(row), str(reason)
-        logs.append(math.log(_stability_edge(network, multipliers.lr, task, spec["measure"]["probe"])))
-    return (_rounded(math.exp(sum(logs) / len(logs))) if maker.protocol.optimizer.name == "sgd" else maker.lr(row)), None
+        if maker.protocol.optimizer.name == "sgd":
+            logs.append(math.log(_stability_edge(network, multipliers.lr, task, spec["measure"]["probe"])))
+    return (_rounded(math.exp(sum(logs) / len(logs))) if logs else maker.lr(row)), None
 
 
 def _stability_edge(network: "nn.Module", rates: Mapping[str, float], task: "Task", probe: int) -> float:

@@ -79,7 +79,7 @@ def _mark_diverged(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _title(protocol: Any, table: pd.DataFrame, holes: bool) -> str:
-    parts = [f"{protocol.name}: after {protocol.training.steps:,} updates, mean over {seeds_text(table)}", "★ lowest test loss"]
+    parts = [f"{protocol.name}: after {protocol.budget():,} updates, mean over {seeds_text(table)}", "★ lowest test loss"]
     if (table["status"] == "diverged").any():
         parts.append("× with diverged seeds, left out")
     return "   ".join([*parts, *(["hatched: no value"] if holes else [])])

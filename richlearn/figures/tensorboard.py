@@ -122,7 +122,7 @@ def _fill(folder: Path, protocol: Any, trials: pd.DataFrame, curves: pd.DataFram
                 _histograms(writer, points.loc[[index]])
             _hparams(writer, cells[index], own)
     with SummaryWriter(folder / FIGURES_RUN) as writer:
-        _pictures(writer, figures, protocol.training.steps)
+        _pictures(writer, figures, protocol.budget())
 
 
 def write(folder: Path, protocol: Any, trials: pd.DataFrame, curves: pd.DataFrame, figures: Mapping[str, Figure]) -> None:
