@@ -298,7 +298,7 @@ class Protocol(Section):
         return content_hash(self.content())
 
     def resolved_yaml(self) -> str:
-        """The whole protocol as YAML, every default written; it loads back to an equal one."""
+        """The whole protocol as YAML, every default but those of `if_given` written; it loads back to an equal one."""
         return dump({**self.model_dump(mode="json"), "seeds": seeds_text(self.seeds)})
 
     def changed(self, data: dict[str, Any]) -> "Protocol":

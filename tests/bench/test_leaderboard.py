@@ -28,7 +28,8 @@ def protocol_of(cells, seeds=10, baseline=None, scores=("test_loss", "steps_to_g
         seeds=tuple(range(seeds)),
         scores=scores,
         baseline=baseline,
-        training=SimpleNamespace(steps=20000),
+        budget=lambda: 20000,
+        train_sizes=(),
         network=SimpleNamespace(name="two_layer"),
         task=SimpleNamespace(name="teacher_student"),
     )
