@@ -175,9 +175,7 @@ _SPACED_SCHEMA = {
 _SPACES_SCHEMA = [
     {"type": "object", "properties": {space: _SPACED_SCHEMA}, "required": [space], "additionalProperties": False} for space in _SPACES
 ]
-Axis = Annotated[
-    tuple[Any, ...], BeforeValidator(axis), WithJsonSchema({"anyOf": [{"type": "array", "minItems": 1}, *_SPACES_SCHEMA]})
-]
+Axis = Annotated[tuple[Any, ...], BeforeValidator(axis), WithJsonSchema({"anyOf": [{"type": "array", "minItems": 1}, *_SPACES_SCHEMA]})]
 Sizes = Annotated[
     tuple[int, ...],
     BeforeValidator(sizes),

@@ -139,7 +139,8 @@ class Training(Section):
 
     steps: Count | None = Field(default=None, description="Optimiser updates of every network: the budget that all runs share.")
     epochs: Count | None = Field(
-        default=None, description="The budget in passes over the training set, instead of `steps`; `measure.check_every` then counts epochs."
+        default=None,
+        description="The budget in passes over the training set, instead of `steps`; `measure.check_every` then counts epochs.",
     )
     batch_size: Count | None = Field(default=None, description="Samples of an update; null: the whole training set.")
     stack: Count = Field(default=32, description="Most networks that train together; decides the batches, on every device alike.")
@@ -226,7 +227,8 @@ class Goal(Section):
     if_given = ("threshold",)
 
     quantity: Literal["test_loss", "train_loss", "test_accuracy", "train_accuracy"] = Field(
-        default="test_loss", description="A loss, which must fall below the threshold, or of a classification an accuracy, which must reach it."
+        default="test_loss",
+        description="A loss, which must fall below the threshold, or of a classification an accuracy, which must reach it.",
     )
     fraction_of_zero_predictor: Positive = Field(
         default=0.1, description="The threshold of a loss, as a share of the test loss of a network that answers 0."

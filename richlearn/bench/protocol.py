@@ -53,6 +53,7 @@ _OF_ACCURACY = ("time_to_grok", "time_to_train", "accuracy_curves", "grokking_ma
 # What decides neither how a trial is trained nor how it is scored.
 _NOT_CONTENT = {"name", "summary", "figure", "figures", "seeds"}
 
+
 def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
@@ -192,7 +193,6 @@ class Protocol(Section):
         if training.epochs and not sized:
             raise refused("expected the task's `train_size` or `train_sizes`, which say how many updates an epoch has", "epochs")
         return training
-
 
     @field_validator("search")
     @classmethod

@@ -149,9 +149,7 @@ class TrialMaker:
         schedule = {name: value for name, value in schedule.items() if name != "per_epoch"}
         return {"training": training, "measure": measure, "optimizer": common["optimizer"] | {"schedule": schedule}}
 
-    def trial(
-        self, row: SchemeRow, seed: int, lr: float | None = None, role: Role = "score", train_size: int | None = None
-    ) -> Trial:
+    def trial(self, row: SchemeRow, seed: int, lr: float | None = None, role: Role = "score", train_size: int | None = None) -> Trial:
         """The trial of a row and a seed, at the protocol's learning rate and largest training set unless others are given."""
         rate = self.lr(row) if lr is None else lr
         train_size = train_size or max(self.protocol.train_sizes, default=None)

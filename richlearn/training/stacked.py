@@ -245,7 +245,9 @@ class StackedModule(LightningModule):
         count = len(self.burst.names) * (self.optimizer.slots if kind == "state" else 1)
         return [getattr(self, f"{kind}_{index}")[part] for index in range(count)]
 
-    def _train_slice(self, part: slice | Tensor, start: int, stop: int, data: tuple[Tensor, Tensor], table: Tensor, weights: Tensor) -> None:
+    def _train_slice(
+        self, part: slice | Tensor, start: int, stop: int, data: tuple[Tensor, Tensor], table: Tensor, weights: Tensor
+    ) -> None:
         held = [*(self.stack[self._key(name)].data for name in self.burst.names), *self._tensors("state", slice(None))]
         values = [each[part] for each in held]
         parameters, state = values[: len(self.burst.names)], values[len(self.burst.names) :]
