@@ -6,21 +6,17 @@ One core, one run, CPU time of this process (others on the machine count less), 
 machine whose speed drifts is fair to all); figures are milliseconds per network and optimiser update. Read ratios, not times.
 """
 
-import argparse
 import os
 import resource
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from lightning import Trainer
-from lightning.pytorch.utilities import disable_possible_user_warnings
+from contest import in_turn, main, table, trainer
 
-from richlearn.bench.execute import quiet
 from richlearn.networks import TwoLayer
 from richlearn.schemes import Unbalanced
 from richlearn.seeds import generator
@@ -36,11 +32,6 @@ def network(task: TeacherStudent, index: int = 0) -> TwoLayer:
     made = TwoLayer(task.in_features, 1, width=WIDTH).double()
     Unbalanced(tau=0.3, delta=(index % 9 - 4) / 4).apply(made, generator(0, "network"))
     return made.float()
-
-
-def trainer(steps: int, callbacks: Sequence = ()) -> Trainer:
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    return Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", limit_val_batches=0, callbacks=list(callbacks), **off)
 
 
 def stack(task: TeacherStudent, count: int, *, compiled: bool, cuts: Sequence[int] = (), burst=None) -> StackedModule:
@@ -105,21 +96,6 @@ def products_alone(task: TeacherStudent, steps: int, members: int = 4) -> float:
     return (time.process_time() - start) / members
 
 
-def in_turn(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """The least time of each, all taken in turn."""
-    best = dict.fromkeys(contestants, float("inf"))
-    for _ in range(repeats):
-        for name, measure in contestants.items():
-            best[name] = min(best[name], measure())
-    return best
-
-
-def table(title: str, figures: dict[str, float], ours: str) -> None:
-    print(f"\n{title}\n{'':58} {'ms':>9}  {'÷ ' + ours:>12}")
-    for name, value in figures.items():
-        print(f"{name:58} {value:9.4f}  {value / figures[ours]:12.2f}", flush=True)
-
-
 # ---- the four questions ----------------------------------------------------------------------------------------------
 
 
@@ -175,8 +151,9 @@ def callback(repeats: int) -> None:
         module = stack(task, count, compiled=True, burst=burst)
         start = time.process_time()
         for begin in range(0, steps, 1000):
-            for part in module._slices():
-                module._train_slice(part, begin, begin + 1000)
+            given = module._inputs_of(begin, begin + 1000)
+            for part in module._slices(module._training):
+                module._train_slice(part, begin, begin + 1000, *given)
         return time.process_time() - start
 
     def monitored(details: bool) -> float:
@@ -213,20 +190,6 @@ def memory(repeats: int) -> None:
         print(f"{count:5} members: {found[-1]} MiB", flush=True)
 
 
-def main() -> None:
-    questions = {each.__name__: each for each in (sphere, plane, callback, memory)}
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("question", nargs="*", default=list(questions), help=f"of {', '.join(questions)}; default all")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    quiet()
-    disable_possible_user_warnings()
-    warnings.filterwarnings("ignore")
-    for name in options.question:
-        questions[name](options.repeats)
-
-
 assert resource  # `memory` asks a child process for it
 if __name__ == "__main__":
-    main()
+    main(str(__doc__), sphere, plane, callback, memory)

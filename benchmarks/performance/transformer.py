@@ -7,19 +7,16 @@ milliseconds per update of one network, float32, division modulo 97. Read ratios
 (the difference is printed), as a user would write it: every position, unfused AdamW.
 """
 
-import argparse
 import time
-import warnings
 from collections.abc import Callable
 from functools import partial
 
 import torch
-from lightning import Callback, Trainer
-from lightning.pytorch.utilities import disable_possible_user_warnings
+from contest import in_turn, main, trainer
+from lightning import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from richlearn.bench.execute import quiet
 from richlearn.networks import Transformer
 from richlearn.seeds import generator, global_stream
 from richlearn.tasks import ModularArithmetic
@@ -96,20 +93,10 @@ def lightning_loop(task: ModularArithmetic, steps: int, *, looks: bool) -> float
     """Milliseconds per update of the suite's own path: NetworkModule under a Lightning Trainer."""
     module = NetworkModule(network(task), task.loss, Optimizer("adamw", lr=LR, betas=BETAS, weight_decay=DECAY))
     callbacks: list[Callback] = [LossRecorder(task.train, task.test, range(EVERY, steps + 1, EVERY))] if looks else []
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(max_steps=steps, max_epochs=-1, accelerator="cpu", limit_val_batches=0, callbacks=callbacks, **off)
+    running = trainer(steps, callbacks)
     start = time.process_time()
-    trainer.fit(module, datamodule=task)
+    running.fit(module, datamodule=task)
     return (time.process_time() - start) / steps * 1e3
-
-
-def in_turn(contestants: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """The least time of each, all taken in turn."""
-    best = dict.fromkeys(contestants, float("inf"))
-    for _ in range(repeats):
-        for name, measure in contestants.items():
-            best[name] = min(best[name], measure())
-    return best
 
 
 def compare(title: str, task: ModularArithmetic, steps: int, repeats: int, *, looks: bool = False) -> None:
@@ -147,19 +134,5 @@ def validated(repeats: int) -> None:
     compare("full batch, both sets looked at every 10 updates", ModularArithmetic(), 2 * EVERY, repeats, looks=True)
 
 
-def main() -> None:
-    questions = {each.__name__: each for each in (minibatch, full, validated)}
-    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("question", nargs="*", default=list(questions), help=f"of {', '.join(questions)}; default all")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    quiet()
-    disable_possible_user_warnings()
-    warnings.filterwarnings("ignore")
-    for name in options.question:
-        questions[name](options.repeats)
-
-
 if __name__ == "__main__":
-    main()
+    main(str(__doc__), minibatch, full, validated)

@@ -126,7 +126,7 @@ def stopping_of(spec: dict[str, Any]) -> Stopping | None:
     goals: dict[str, float] = {}
     if training.get("stop_at_goal"):
         # Fitting the training set is timed as well, and may come last.
-        goals = {name: goal["threshold"] for name in {goal["quantity"], "train_accuracy"}}
+        goals |= dict.fromkeys((goal["quantity"], "train_accuracy"), goal["threshold"])
     if not goals and training.get("stop_below") is None:
         return None
     return Stopping(training.get("stop_below"), goals, goal["sustained"], spec["measure"]["check_every"])

@@ -117,7 +117,7 @@ class Protocol(Section):
     train_sizes: Sizes = Field(
         default=(),
         strict=False,
-        description="Sizes of the training set, the task's `train_size`: every scheme runs on each, for `sample_complexity`. Empty: one size.",
+        description="Sizes of the training set, the task's `train_size`: every scheme runs on each, for `sample_complexity`.",
     )
     schemes: tuple[Scheme, ...] = Field(strict=False, description="The initialisations to compare.")
     baseline: str | None = Field(default=None, description="The row against which the others are tested: its name, or its label.")

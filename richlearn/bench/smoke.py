@@ -17,8 +17,9 @@ def smoke(protocol: Protocol) -> Protocol:
     """`protocol` cut down to about a minute: for `--smoke`, and for trying a scheme of one's own.
 
     What changes: at most 200 steps (or epochs), the first 2 seeds, the first and last value of each grid axis, training sets of
-    at most 32 and 128 samples where there are several, stacks of at most 8, no compilation, at most 128 training and 256 test samples and a prime of at most 13 (where the task has these parameters), a probe of at most 32, a look
-    at the goal at least every tenth of the run, and a search of one seed and two rates without extensions. A baseline that is
+    at most 32 and 128 samples where there are several, stacks of at most 8, no compilation, at most 128 training and 256 test
+    samples and a prime of at most 13 (where the task has these parameters), a probe of at most 32, a look at the goal at least
+    every tenth of the run, and a search of one seed and two rates without extensions. A baseline that is
     not among the remaining rows is dropped. Tasks, networks, schemes, optimiser, scores and figures stay.
     """
     data = protocol.model_dump(mode="json")

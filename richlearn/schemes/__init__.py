@@ -26,7 +26,6 @@ __all__ = [
     "Balanced",
     "Downstream",
     "EmbeddingScale",
-    "EmbeddingScale",
     "Isotropic",
     "Kaiming",
     "LambdaBalanced",

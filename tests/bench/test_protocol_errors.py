@@ -94,7 +94,8 @@ def test_all_errors_come_at_once_in_the_order_of_the_file():
         (
             "scores",
             "[test_los]",
-            "f:8:10: `scores[0]`: expected test_loss or steps_to_goal or time_to_grok or time_to_train or sample_complexity or prediction_error, got 'test_los'; did you mean `test_loss`?",
+            "f:8:10: `scores[0]`: expected test_loss or steps_to_goal or time_to_grok or time_to_train or sample_complexity or "
+            "prediction_error, got 'test_los'; did you mean `test_loss`?",
         ),
         ("goal", "{quantity: loss}", "`goal.quantity`: expected test_loss or train_loss or test_accuracy or train_accuracy, got 'loss'"),
         ("figures", "[curves, trajectories]", "f:8:19: `figures[1]`: `trajectories` needs `measure.directions: true`"),

@@ -123,8 +123,8 @@ def test_keys_that_came_later_leave_older_hashes_alone():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("train_sizes=[0, 5]", "expected numbers of samples ≥ 1, got \\[0, 5\\]"),
-        ("train_sizes=[5, 5.2]", "expected sizes that differ as whole numbers, got \\[5, 5\\]"),
+        ("train_sizes=[0, 5]", r"expected numbers of samples ≥ 1, got \[0, 5\]"),
+        ("train_sizes=[5, 5.2]", r"expected sizes that differ as whole numbers, got \[5, 5\]"),
         ("train_sizes=[]", "expected the task's `train_size` or `train_sizes`"),
         ("training.epochs=null", "expected either `steps` or `epochs`, got neither"),
         ("training.steps=5", "expected either `steps` or `epochs`, got both"),
@@ -144,9 +144,9 @@ def test_what_cannot_be_is_refused(option, message):
 
 def test_pictures_and_scores_of_accuracy_need_such_a_goal():
     text = PROTOCOL.replace("goal: {quantity: test_accuracy, threshold: 0.9}\n", "")
-    with pytest.raises(UsageError, match="`share_reached` needs `goal.quantity: test_accuracy`"):
+    with pytest.raises(UsageError, match=r"`share_reached` needs `goal\.quantity: test_accuracy`"):
         protocol_of("figures=[share_reached]", text=text)
-    with pytest.raises(UsageError, match="`training.stop_at_goal` needs a goal of accuracy"):
+    with pytest.raises(UsageError, match=r"`training\.stop_at_goal` needs a goal of accuracy"):
         protocol_of("training.stop_at_goal=true", "goal={}", "figures=[]")
 
 
