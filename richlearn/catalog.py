@@ -22,12 +22,14 @@ class Entry:
         figure: the paper's figure it belongs to.
         numerics: raised when a change alters the numbers it gives, so that older results count as stale. It stands here,
             not on the class, so that a plan of finished work is made without importing torch.
+        loss: of a task, its loss's name, the unit of what a leaderboard says of it; it stands here for the same reason.
     """
 
     target: str
     summary: str
     figure: str = ""
     numerics: int = 1
+    loss: str = ""
 
 
 def _read(path: Path, kind: str) -> bytes:
@@ -164,12 +166,21 @@ TASKS = Catalog(
     "task",
     "richlearn.tasks",
     {
-        "teacher_student": Entry("richlearn.tasks:TeacherStudent", "labels of a small two-layer ReLU teacher on the unit sphere", "1"),
-        "xor": Entry("richlearn.tasks:Xor", "four clusters in the plane, labelled by the product of their signs", "5a"),
-        "modular_arithmetic": Entry("richlearn.tasks:ModularArithmetic", "equations x ∘ y = z modulo a prime: the task of grokking", "6d"),
-        "linear_regression": Entry("richlearn.tasks:LinearRegression", "linear teacher on white, whitened or low-rank input", "2-4"),
+        "teacher_student": Entry(
+            "richlearn.tasks:TeacherStudent", "labels of a small two-layer ReLU teacher on the unit sphere", "1", loss="MSE"
+        ),
+        "xor": Entry("richlearn.tasks:Xor", "four clusters in the plane, labelled by the product of their signs", "5a", loss="½ SSE"),
+        "modular_arithmetic": Entry(
+            "richlearn.tasks:ModularArithmetic", "equations x ∘ y = z modulo a prime: the task of grokking", "6d", loss="cross-entropy"
+        ),
+        "linear_regression": Entry(
+            "richlearn.tasks:LinearRegression", "linear teacher on white, whitened or low-rank input", "2-4", loss="½ SSE"
+        ),
         "random_hierarchy": Entry(
-            "richlearn.tasks:RandomHierarchy", "strings derived from classes by a random hierarchy of rules: what is their class?", "6c"
+            "richlearn.tasks:RandomHierarchy",
+            "strings derived from classes by a random hierarchy of rules: what is their class?",
+            "6c",
+            loss="cross-entropy",
         ),
     },
 )

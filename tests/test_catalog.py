@@ -109,3 +109,8 @@ def test_names_are_listed_without_the_heavy_libraries(what):
     code = f"{what}\nimport sys\nprint('heavy', sorted({{'torch', 'lightning', 'pandas', 'matplotlib', 'scipy'}} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == "heavy []"
+
+
+@pytest.mark.parametrize("name", catalog.TASKS.own)
+def test_a_tasks_loss_is_called_what_the_index_says(name):
+    assert catalog.TASKS.own[name].loss == catalog.TASKS.load(name).loss.name

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from richlearn import catalog
 from richlearn.bench import columns, statistics
 from richlearn.bench._file import amount, read, to_text, validate, write
 from richlearn.bench._render import render
@@ -162,7 +163,7 @@ class _Scored:
 
     def cells(self) -> dict[str, Any]:
         """The columns that differ between scores, rank and p-value apart."""
-        found: dict[str, Any] = {"score": self.score.name, "unit": self.score.unit, "better": self.score.better}
+        found: dict[str, Any] = {"score": self.score.name, "better": self.score.better}
         if self.estimate is None:
             return {**found, "value": self.row.missing or math.nan}
         found["value"] = self._shown(self.estimate.value, self.bounded)
@@ -242,7 +243,9 @@ def _ranked(protocol: Any, rows: list[_Row], name: str, shared: list[dict[str, A
     worst, limit = _worst(wanted, rows), max(protocol.train_sizes) if wanted.over_sizes else protocol.budget()
     scored = [_Scored.of(row, wanted, worst, limit) for row in rows]
     placed = zip(scored, _ranks(scored), _p_values(scored, protocol.baseline), shared, strict=True)
-    found = [{**also, **row.cells(), "rank": rank, "p_value": p} for row, rank, p, also in placed]
+    task = catalog.TASKS.own.get(protocol.task.name)
+    unit = wanted.unit or (task.loss if task else "loss")
+    found = [{**also, **row.cells(), "unit": unit, "rank": rank, "p_value": p} for row, rank, p, also in placed]
     return sorted(found, key=lambda row: row["rank"] or math.inf)
 
 

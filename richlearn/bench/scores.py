@@ -45,7 +45,7 @@ class Score:
 
     Attributes:
         name: as protocols write it.
-        unit: of the value.
+        unit: of the value; empty: what the task's loss is called.
         better: which direction is an improvement.
         family: its statistics.
         sample: the scored trials of one cell -> one value a seed (index: seed), missing where the run gives none.
@@ -98,7 +98,7 @@ def learned_at(trials: pd.DataFrame) -> pd.Series:
 SCORES = {
     score.name: score
     for score in (
-        Score("test_loss", "MSE", "lower", LOSSES, column("test_loss")),
+        Score("test_loss", "", "lower", LOSSES, column("test_loss")),
         Score("steps_to_goal", "updates", "lower", TIMES, column("sustained_reached")),
         Score("time_to_grok", "updates", "lower", TIMES, column("first_reached")),
         Score("time_to_train", "updates", "lower", TIMES, column("fit_first_reached")),

@@ -16,13 +16,12 @@ from richlearn.figures._classification import (
     chance_accuracy,
     cut_text,
     diverged_text,
-    largest_size,
     one_panel,
     served,
     title,
 )
 from richlearn.figures._style import GREY, steps_axis, styled
-from richlearn.figures._tables import seeds_text
+from richlearn.figures._tables import largest_size, seeds_text
 
 _DASHES = {"train_accuracy": (0, (4, 1.5)), ACCURACY: "-"}
 

@@ -31,14 +31,6 @@ def served(protocol: Any, trials: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def largest_size(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The trials at the largest training size with a text that names it; of one size, or none recorded, all trials and no text."""
-    sizes = table["train_size"].dropna().unique() if "train_size" in table else []
-    if len(sizes) < 2:
-        return table, ""
-    return table[table["train_size"] == max(sizes)], f"; training size {max(sizes)}"
-
-
 def times(table: pd.DataFrame, column: str) -> pd.Series:
     """When each run reached a goal: ``inf`` beyond the budget."""
     return pd.to_numeric(table[column]).astype("Float64").fillna(np.inf).astype(np.float64)

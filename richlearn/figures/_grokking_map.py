@@ -16,9 +16,9 @@ from matplotlib.patches import Rectangle
 from richlearn.bench.content import canonical_json
 from richlearn.bench.statistics import median
 from richlearn.errors import UsageError
-from richlearn.figures._classification import ACCURACY, FITTED, REACHED, diverged_text, goal_text, largest_size, served, times, title
+from richlearn.figures._classification import ACCURACY, FITTED, REACHED, diverged_text, goal_text, served, times, title
 from richlearn.figures._style import GREY, plain_logs, styled
-from richlearn.figures._tables import label, seeds_text
+from richlearn.figures._tables import label, largest_size, seeds_text
 
 _COLOURS = "viridis"
 _PANELS = ((FITTED, "train", "time-to-train"), (REACHED, "test", "time-to-grok"))

@@ -18,7 +18,6 @@ from richlearn.figures._classification import (
     diverged_text,
     goal_text,
     has_fit,
-    largest_size,
     one_panel,
     readable_logs,
     served,
@@ -26,7 +25,7 @@ from richlearn.figures._classification import (
     title,
 )
 from richlearn.figures._style import GREY, styled
-from richlearn.figures._tables import seeds_text
+from richlearn.figures._tables import largest_size, seeds_text
 
 _LOOKS = {REACHED: {"linestyle": "-", "linewidth": 1.6}, FITTED: {"linestyle": (0, (3, 1.5)), "linewidth": 0.9}}
 

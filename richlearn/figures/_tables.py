@@ -24,6 +24,8 @@ class Quantity:
 TEST_LOSS = Quantity("test_loss", "test loss (MSE)", logarithmic=True)
 TRAIN_LOSS = Quantity("train_loss", "train loss (MSE)", logarithmic=True)
 KERNEL = Quantity("kernel_distance", "kernel distance $S(0, t)$")
+TEST_ACCURACY = Quantity("test_accuracy", "test accuracy")
+TRAIN_ACCURACY = Quantity("train_accuracy", "train accuracy")
 HAMMING = Quantity("hamming_distance", "Hamming distance (share)")
 PARAMETERS = Quantity("parameter_distance_relative", "parameter distance $‖θ-θ_0‖ / ‖θ_0‖$")
 
@@ -44,6 +46,14 @@ def scored(protocol: Any, trials: pd.DataFrame) -> pd.DataFrame:
             f"`{protocol.name}` has no scored trials yet, so there is nothing to draw; run `richlearn run {protocol.name}` first"
         )
     return found.reset_index(drop=True)
+
+
+def largest_size(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The trials at the largest training size with a text that names it; of one size, or none recorded, all trials and no text."""
+    sizes = table["train_size"].dropna().unique() if "train_size" in table else []
+    if len(sizes) < 2:
+        return table, ""
+    return table[table["train_size"] == max(sizes)], f"; training size {max(sizes)}"
 
 
 def finals(trials: pd.DataFrame, curves: pd.DataFrame, quantities: Sequence[Quantity]) -> pd.DataFrame:

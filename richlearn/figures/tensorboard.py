@@ -14,7 +14,21 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from richlearn.errors import StorageError
-from richlearn.figures._tables import HAMMING, KERNEL, PARAMETERS, TEST_LOSS, TRAIN_LOSS, Quantity, bands, finals, mean, scored
+from richlearn.figures._tables import (
+    HAMMING,
+    KERNEL,
+    PARAMETERS,
+    TEST_ACCURACY,
+    TEST_LOSS,
+    TRAIN_ACCURACY,
+    TRAIN_LOSS,
+    Quantity,
+    bands,
+    finals,
+    largest_size,
+    mean,
+    scored,
+)
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -22,6 +36,8 @@ if TYPE_CHECKING:
 _QUANTITIES = (
     TEST_LOSS,
     TRAIN_LOSS,
+    TEST_ACCURACY,
+    TRAIN_ACCURACY,
     KERNEL,
     HAMMING,
     PARAMETERS,
@@ -86,7 +102,7 @@ def _hparams(writer: "SummaryWriter", cell: Any, trials: pd.DataFrame) -> None:
 
     settings = {"scheme": cell.name, **{name: _plain(value) for name, value in cell.parameters.items()}}
     settings["lr"] = float(trials["lr"].astype("float64").mean())
-    metrics = {f"final/{each.column}": mean(trials[each.column], each.logarithmic) for each in _QUANTITIES}
+    metrics = {f"final/{each.column}": mean(trials[each.column], each.logarithmic) for each in _QUANTITIES if each.column in trials}
     metrics["final/reached"] = float(trials["sustained_reached"].notna().mean())
     metrics = {name: value for name, value in metrics.items() if math.isfinite(value)}
     # `add_hparams` would open a run of its own, named by the clock.
@@ -109,8 +125,9 @@ def _fill(folder: Path, protocol: Any, trials: pd.DataFrame, curves: pd.DataFram
     from torch.utils.tensorboard import SummaryWriter
 
     cells = protocol.cells()
-    table = finals(scored(protocol, trials), curves, _QUANTITIES)
-    found = {quantity.column: bands(table, curves, quantity) for quantity in _QUANTITIES}
+    quantities = [quantity for quantity in _QUANTITIES if quantity.column in curves]  # not every table has accuracies
+    table = finals(largest_size(scored(protocol, trials))[0], curves, quantities)  # steps of unlike sizes have no mean
+    found = {quantity.column: bands(table, curves, quantity) for quantity in quantities}
     points = curves.merge(table[["trial", "cell_index"]], on="trial").set_index("cell_index")
     for index, name in enumerate(run_names([cell.label for cell in cells])):
         own = table[table["cell_index"] == index]

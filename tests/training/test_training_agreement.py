@@ -18,7 +18,8 @@ from richlearn.training import Member, NetworkModule, Optimizer, Schedule
 
 STEPS, EPOCH, WIDTH = 200, 4, 16  # 50 strings in batches of 16: three, and one of 2
 RATE = 0.1 * WIDTH  # of N(0, 1) weights
-ALPHAS = [0.3, 1.0, 10.0]
+KINDS = [(0.3, 1.0), (1.0, 1.0), (10.0, 1.0)]  # α, share of the rate
+UNEVEN = [(0.3, 1.0), (1.0, 0.5), (10.0, 1.0), (0.5, 0.25), (2.0, 0.02)]  # fit at unlike times, or never
 HIERARCHY = Optimizer("sgd", lr=RATE, momentum=0.9, schedule=Schedule("cosine", steps=STEPS, period=0.8, every=EPOCH))
 SCALES = [(0.5, 0.75), (1.0, 1.0), (3.0, 1.5)]  # α, τ
 LR, DECAY, WARM_UP = 2e-3, 0.3, 9  # a larger rate amplifies rounding a millionfold on these few equations
@@ -35,13 +36,13 @@ def arithmetic():
     return ModularArithmetic(prime=7, seed=2, batch_size=8, dtype=torch.float64)
 
 
-def perceptrons(task, alphas=ALPHAS):
-    """Initialised networks and their members."""
+def perceptrons(task, kinds):
+    """Initialised networks and their members, for each of `kinds` (α, share of the rate)."""
     nets, described = [], []
-    for index, alpha in enumerate(alphas):
+    for index, (alpha, share) in enumerate(kinds):
         nets.append(MLP(task.in_features, task.out_features, width=WIDTH, bias=False).double())
         factors = RelativeScale(alpha, base="mean_field").apply(nets[-1], torch.Generator().manual_seed(index), optimizer="sgd")
-        described.append(Member(f"α={alpha}", None, factors))
+        described.append(Member(f"α={alpha}", share * RATE, factors))
     return nets, described
 
 
@@ -67,7 +68,8 @@ def alone(task, optimizer, network, member, steps=STEPS, **options):
 def apart(found, expected):
     """Largest difference of a parameter, relative to its largest entry; shapes and names must agree."""
     assert found.keys() == expected.keys()
-    return max(float((found[n] - value).abs().max() / value.abs().max()) for n, value in expected.items() if n != UNSEEN)
+    pairs = [(found[n].detach(), value.detach()) for n, value in expected.items() if n != UNSEEN]
+    return max(float((one - other).abs().max() / other.abs().max()) for one, other in pairs)
 
 
 def _raw(network, scales):
@@ -136,17 +138,17 @@ def _logits(network, parameters, task):
 def strings():
     """A task, its networks and members, and the stack after training."""
     task = hierarchy()
-    nets, described = perceptrons(task)
+    nets, described = perceptrons(task, KINDS)
     return task, nets, described, _module(task, HIERARCHY, nets, described, cuts=[10, 75])
 
 
-@pytest.mark.parametrize("index", range(len(ALPHAS)))
+@pytest.mark.parametrize("index", range(len(KINDS)))
 def test_a_stack_on_strings_is_the_networks_alone(strings, index):
     task, nets, described, module = strings
     assert apart(module.member_state(index), alone(task, HIERARCHY, nets[index], described[index])) < 1e-10
 
 
-@pytest.mark.parametrize("index", range(len(ALPHAS)))
+@pytest.mark.parametrize("index", range(len(KINDS)))
 def test_multipliers_follow_the_mean_field_network(strings, index):
     task, nets, _, module = strings
     assert apart(module.member_state(index), _epochwise(task, nets[index])) < 1e-10
@@ -240,7 +242,7 @@ def test_the_loss_of_the_zero_predictor_is_the_logarithm_of_the_classes(classes)
 @pytest.mark.parametrize("build", [hierarchy, arithmetic])
 def test_accuracy_and_loss_of_a_stack_are_those_of_the_networks(build):
     task = build()
-    nets, described = perceptrons(task) if build is hierarchy else transformers(task)
+    nets, described = perceptrons(task, KINDS) if build is hierarchy else transformers(task)
     found = stack(task, HIERARCHY, nets, described).evaluate(task.test)
     outputs = [net(task.test.inputs) for net in nets]
     assert found["loss"].tolist() == pytest.approx([float(F.cross_entropy(out, task.test.targets)) for out in outputs], rel=1e-12)
@@ -249,9 +251,9 @@ def test_accuracy_and_loss_of_a_stack_are_those_of_the_networks(build):
 
 def test_adamw_without_decay_moves_a_network_on_labels():
     task = hierarchy()
-    (net,), _ = perceptrons(task, [1.0])
+    (net,), _ = perceptrons(task, [(1.0, 1.0)])
     moved = alone(task, Optimizer("adamw", lr=1e-2, weight_decay=0.0), net, Member(), 3)
-    assert all(float((value - net.get_parameter(name)).abs().min()) > 0 or "layers.0" in name for name, value in moved.items())
+    assert all(float((value - net.get_parameter(name)).detach().abs().max()) > 1e-3 for name, value in moved.items())
 
 
 def test_labels_stay_whole_numbers_in_a_network_of_any_precision():
