@@ -223,7 +223,8 @@ def run(
         return
     typer.echo(boards.render(results.leaderboard()))
     typer.echo(f"\nleaderboard: {results.folder.leaderboard}")
-    typer.echo(f"pictures:    {', '.join(str(results.folder.figure(name)) for name in protocol.figures)}")
+    drawn = [name for name in protocol.figures if results.folder.figure(name).is_file()]
+    typer.echo(f"pictures:    {', '.join(str(results.folder.figure(name)) for name in drawn)}")
     typer.echo(f"tensorboard: tensorboard --logdir {results.folder.tensorboard}")
 
 

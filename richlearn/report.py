@@ -115,7 +115,8 @@ class Results:
             return
         self.write_leaderboard()
         if anew or not all(self.folder.figure(name).is_file() for name in self.protocol.figures):
-            self.plot()
+            if self._figures:
+                self.plot()
             self.write_tensorboard()
 
     def write_leaderboard(self) -> Path:
@@ -135,15 +136,36 @@ class Results:
         return [f"`{path}` is not what its records give; `richlearn leaderboard` rebuilds it"]
 
     def plot(self) -> list[Path]:
-        """Draw the protocol's figures as PNG files."""
+        """Draw the protocol's figures as PNG files; those that `undrawn` names have nothing to show.
+
+        Raises:
+            UsageError: none of them can be drawn.
+        """
+        if self.undrawn and not self._figures:
+            raise UsageError(next(iter(self.undrawn.values())))
         return [self._save(name, figure) for name, figure in self._figures.items()]
 
-    @cached_property
+    @property
+    def undrawn(self) -> dict[str, str]:
+        """The figures of the protocol for which there is nothing to draw yet, and why."""
+        return self._drawn[1]
+
+    @property
     def _figures(self) -> dict[str, Any]:
+        return self._drawn[0]
+
+    @cached_property
+    def _drawn(self) -> tuple[dict[str, Any], dict[str, str]]:
         from richlearn import figures
 
+        drawn, undrawn = {}, {}
         tables = self.current, self.curves(), self.leaderboard()
-        return {name: figures.draw(name, *tables, self.asked, self._teacher(), self._data()) for name in self.protocol.figures}
+        for name in self.protocol.figures:
+            try:
+                drawn[name] = figures.draw(name, *tables, self.asked, self._teacher(), self._data())
+            except UsageError as reason:
+                undrawn[name] = str(reason)
+        return drawn, undrawn
 
     def _teacher(self) -> Any:
         """Directions and readouts of the teacher, for the trajectories; None for other tasks."""

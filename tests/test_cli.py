@@ -54,7 +54,7 @@ def test_list_shows_every_kind_with_meaning_and_figure():
 
 def test_list_of_one_kind_as_json():
     found = printed_by("list", "networks", "--json")
-    assert sorted(found["networks"]) == ["linear", "mlp", "two_layer"]
+    assert sorted(found["networks"]) == ["linear", "mlp", "transformer", "two_layer"]
     assert set(found["networks"]["mlp"]) == {"summary", "figure"}
 
 
@@ -138,7 +138,7 @@ def test_a_plan_counts_what_is_done_and_missing(file, finished):
 
 def test_a_plan_writes_nothing(file, tmp_path):
     _, out, _ = main_with("plan", file, "--out", tmp_path / "run")
-    assert "tiny: 10 trials in 4 batches (30 steps each)" in out
+    assert "tiny: 10 trials in 4 batches (at most 30 updates each)" in out
     assert "done 0, missing 4, failed 0; 0 scored trials after search" in out
     assert not (tmp_path / "run").exists()
 

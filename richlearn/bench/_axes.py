@@ -150,8 +150,8 @@ def sizes(value: Any) -> tuple[int, ...]:
     if not value and isinstance(value, list | tuple):
         return ()
     values = axis(value)
-    if not all(_is_number(size) and size >= 1 for size in values):
-        raise refused(f"expected numbers of samples ≥ 1, got {short(list(values))}")
+    if not all(_is_number(size) and 1 <= size <= 2**53 for size in values):
+        raise refused(f"expected numbers of samples from 1 to 2⁵³, got {short(list(values))}")
     found = tuple(sorted(round(size) for size in values))
     if len(set(found)) < len(found):
         raise refused(f"expected sizes that differ as whole numbers, got {short(list(found))}")

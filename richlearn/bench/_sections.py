@@ -245,6 +245,8 @@ class Goal(Section):
     def _threshold_of_an_accuracy(self) -> "Goal":
         if self.of_accuracy != (self.threshold is not None):
             raise refused(f"`threshold` belongs to an accuracy, and an accuracy needs one; got {self.quantity} and {self.threshold}")
+        if self.of_accuracy and self.fraction_of_zero_predictor != type(self).model_fields["fraction_of_zero_predictor"].default:
+            raise refused("an accuracy has a `threshold` instead", "fraction_of_zero_predictor")
         return self
 
 

@@ -30,6 +30,7 @@ def check_components(maker: TrialMaker, rows: Sequence[SchemeRow]) -> None:
         UsageError: a line `file:line:column: …` for each argument that a class refuses.
     """
     from richlearn.bench.build import check_goal, network_of, optimizer_of, scheme_of, task_of
+    from richlearn.networks._trace import as_input, undisturbed
 
     protocol: Protocol = maker.protocol
     problems: list[str] = []
@@ -43,7 +44,14 @@ def check_components(maker: TrialMaker, rows: Sequence[SchemeRow]) -> None:
             problems.append(protocol.problem(path, f"{type(error).__name__}: {error}".splitlines()[0]))
 
     def serves(spec: dict) -> None:
-        network, _ = network_of(spec, task_of(spec))
+        task = task_of(spec)
+        network, _ = network_of(spec, task)
+        with undisturbed(network):
+            answer = network(as_input(network, task.train.inputs[:1]))
+        if answer.shape != (1, task.out_features):
+            raise UsageError(
+                f"answers of shape (n, {task.out_features}) belong to the task, got (n, {', '.join(map(str, answer.shape[1:]))})"
+            )
         if protocol.training.stack > 1 and maker.strategy != "ddp":
             _check_stackable(network)
 

@@ -202,9 +202,8 @@ class Executor:
             index = next(i for i, member in enumerate(module.trials) if member.trial == trial.hash)
             diverged = module.diverged_at[index] or diverged
         curve = curves[curves["trial"] == trial.hash]
-        return outcome(curve, spec, task.zero_loss(), diverged) | (
-            {"stopped_at": module.stopped[trial.hash]} if trial.hash in module.stopped else {}  # type: ignore[operator]
-        )
+        ended = module.stopped.get(trial.hash) if diverged is None else None  # type: ignore[union-attr]
+        return outcome(curve, spec, task.zero_loss(), diverged) | ({} if ended is None else {"stopped_at": ended})
 
     def _save_weights(self, module: LightningModule) -> None:
         assert self.folder is not None

@@ -33,6 +33,11 @@ def _mean(values: pd.Series) -> float | None:
     return float(known.mean()) if known.size else None
 
 
+def _updates(trials: pd.DataFrame) -> pd.Series:
+    """What each run took: its budget, or less where it ended before."""
+    return trials["stopped_at"].fillna(trials["steps"]) if "stopped_at" in trials else trials["steps"]
+
+
 def _joined(values: pd.Series) -> str | None:
     """The distinct values in order, with ` | ` between."""
     return BETWEEN.join(sorted({columns.as_text(value) for value in values.dropna().unique()} - {""})) or None
@@ -101,7 +106,7 @@ class _Row:
             "seeds": (str(count) if count == self.asked else f"{count}/{self.asked}") if served else None,
             "failed": len(self.diverged) if served and count else None,
             "lr": _joined(self.trials["lr"]) if served else None,
-            "search_steps": int(_known(self.searched["steps"]).sum()),
+            "search_steps": int(_known(_updates(self.searched)).sum()),
         }
 
     def measured(self) -> dict[str, Any]:

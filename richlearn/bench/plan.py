@@ -54,7 +54,11 @@ class Selection:
 
     def _matches(self, trial: Trial) -> bool:
         values = {"scheme": trial.row.name, "seed": trial.seed, "train_size": trial.train_size, **trial.row.parameters}
-        return all(key in values and _same(values[key], text) for key, _, text in (pair.partition("=") for pair in self.only))
+        pairs = [pair.partition("=") for pair in self.only]
+        # One size is searched for all: whoever asks for another still needs its outcome.
+        return all(
+            (trial.role == "search" and key == "train_size") or (key in values and _same(values[key], text)) for key, _, text in pairs
+        )
 
     def __call__(self, batches: Sequence[Batch]) -> list[Batch]:
         """The selected batches, in order."""

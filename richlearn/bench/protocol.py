@@ -47,11 +47,16 @@ FigureName = Literal[
     "grokking_map",
     "share_reached",
 ]
-# Scores and pictures of a classification's accuracy, each with what the goal must be.
-_OF_ACCURACY = ("time_to_grok", "time_to_train", "accuracy_curves", "grokking_map", "share_reached")
+# Scores and pictures that a goal of test accuracy belongs to, scores that are times, and pictures of several training sizes.
+_OF_ACCURACY = ("time_to_grok", "time_to_train", "sample_complexity", "accuracy_curves", "grokking_map", "share_reached")
+_TIMES = ("steps_to_goal", "time_to_grok", "time_to_train")
+_OF_SIZES = ("sample_complexity", "scheme_comparison", "accuracy_curves", "grokking_map", "share_reached")
 
 # What decides neither how a trial is trained nor how it is scored.
 _NOT_CONTENT = {"name", "summary", "figure", "figures", "seeds"}
+
+
+_ENDS_TOO_SOON = "`training.stop_below` ends runs that may still have reached their goal: a time would be censored early"
 
 
 def _shown(value: Any) -> str:
@@ -170,8 +175,11 @@ class Protocol(Section):
     @classmethod
     def _fits_the_rows_and_steps(cls, optimizer: Optimizer, info: ValidationInfo) -> Optimizer:
         training, schemes = info.data.get("training"), info.data.get("schemes")
-        if training and training.steps and optimizer.schedule.warmup > training.steps:
-            raise refused(f"expected at most `training.steps` = {training.steps}, got {optimizer.schedule.warmup}", "schedule", "warmup")
+        if training and optimizer.schedule.warmup > (budget := training.steps or training.epochs):
+            name = "steps" if training.steps else "epochs"
+            raise refused(f"expected at most `training.{name}` = {budget}, got {optimizer.schedule.warmup}", "schedule", "warmup")
+        if training and optimizer.schedule.per_epoch and not training.epochs:
+            raise refused("expected false under `training.steps`: only a budget in `epochs` has some", "schedule", "per_epoch")
         if schemes and optimizer.lr_rule == "inverse_tau_squared" and not any("tau" in {**row.parameters, **row.grid} for row in schemes):
             raise refused("expected constant where no row has a parameter `tau`, got inverse_tau_squared", "lr_rule")
         return optimizer
@@ -188,11 +196,22 @@ class Protocol(Section):
     @field_validator("training")
     @classmethod
     def _epochs_have_a_size(cls, training: Training, info: ValidationInfo) -> Training:
-        task = info.data.get("task")
-        sized = task is None or isinstance(task.parameters.get("train_size"), int) or info.data.get("train_sizes", (1,))
-        if training.epochs and not sized:
+        task, sizes = info.data.get("task"), info.data.get("train_sizes", (1,))
+        size = task.parameters.get("train_size") if task else 1
+        if training.epochs and not sizes and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
             raise refused("expected the task's `train_size` or `train_sizes`, which say how many updates an epoch has", "epochs")
+        if training.epochs and any("train_size" in variant.task for variant in info.data.get("variants", ())):
+            raise refused("expected `steps` where variants have a `train_size`: they share one budget of updates", "epochs")
         return training
+
+    @field_validator("train_sizes")
+    @classmethod
+    def _sizes_stand_once(cls, sizes: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        task = info.data.get("task")
+        given = [task.parameters if task else {}, *(variant.task for variant in info.data.get("variants", ()))]
+        if sizes and any("train_size" in parameters for parameters in given):
+            raise refused("`train_size` stands in the task or in a variant too; give it once")
+        return sizes
 
     @field_validator("search")
     @classmethod
@@ -200,8 +219,12 @@ class Protocol(Section):
         if search is None:
             return None
         training = info.data.get("training")
-        if search.steps and training and search.steps > (training.steps or 0):
+        if search.steps and training and training.epochs:
+            raise refused("expected null under `training.epochs`: a shorter search needs a budget in `steps`", "steps")
+        if search.steps and training and search.steps > training.steps:
             raise refused(f"expected at most `training.steps` = {training.steps}, got {search.steps}", "steps")
+        if search.objective in _TIMES and training and training.stop_below:
+            raise refused(_ENDS_TOO_SOON, "objective")
         if common := set(search.seeds) & set(info.data.get("seeds", ())):
             raise refused(f"expected seeds that the scores do not use, got {min(common)}", "seeds")
         count = (
@@ -236,7 +259,7 @@ class Protocol(Section):
     def _may_be_stopped_at(cls, goal: Goal, info: ValidationInfo) -> Goal:
         training = info.data.get("training")
         if training and training.stop_at_goal and not goal.of_accuracy:
-            raise refused("`training.stop_at_goal` needs a goal of accuracy: a loss that is reached may rise again unnoticed", "quantity")
+            raise refused("`training.stop_at_goal` needs a `goal` of accuracy: a loss that is reached may rise again unnoticed")
         return goal
 
     @field_validator("scores")
@@ -245,10 +268,13 @@ class Protocol(Section):
         if "prediction_error" in scores and info.data.get("prediction", "") is None:
             raise refused("`prediction_error` needs a `prediction`", scores.index("prediction_error"))
         _needs_accuracy(scores, info)
-        if info.data.get("train_sizes", None) is not None and ("sample_complexity" in scores) != bool(info.data["train_sizes"]):
-            raise refused("`sample_complexity` needs `train_sizes`, and is the only score that they have")
-        if "sample_complexity" in scores and len(scores) > 1:
-            raise refused("`sample_complexity` is the only score that `train_sizes` have: the others are of one training set")
+        if "sample_complexity" in scores and not info.data.get("train_sizes", (1,)):
+            raise refused("`sample_complexity` needs `train_sizes`", scores.index("sample_complexity"))
+        if info.data.get("train_sizes") and set(scores) != {"sample_complexity"}:
+            raise refused("`train_sizes` have one score: write `scores: [sample_complexity]`; the others are of one training set")
+        training = info.data.get("training")
+        if training and training.stop_below and (early := next((name for name in scores if name in _TIMES), None)):
+            raise refused(_ENDS_TOO_SOON, scores.index(early))
         return distinct(scores)
 
     @field_validator("figures")
@@ -259,6 +285,11 @@ class Protocol(Section):
         _needs_accuracy(figures, info)
         if "sample_complexity" in figures and not info.data.get("train_sizes", (1,)):
             raise refused("`sample_complexity` needs `train_sizes`", figures.index("sample_complexity"))
+        if info.data.get("train_sizes") and (other := next((name for name in figures if name not in _OF_SIZES), None)):
+            raise refused(f"`{other}` is of one training set: `train_sizes` have {', '.join(_OF_SIZES)}")
+        maps = any({"tau", "alpha"} <= {*row.parameters, *row.grid} for row in info.data.get("schemes", ()))
+        if "grokking_map" in figures and "schemes" in info.data and not maps:
+            raise refused("`grokking_map` needs rows with the parameters `tau` and `alpha`", figures.index("grokking_map"))
         for name in ("dynamics", "hyperboloids", "solutions", "partition"):
             if name in figures and info.data.get("prediction", "") is None:
                 raise refused(f"`{name}` needs a `prediction`", figures.index(name))

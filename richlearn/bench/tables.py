@@ -10,7 +10,7 @@ VERSION = 1
 # name: (type, unit, meaning); a missing value means "not measured" or "not reached", as the column says.
 _TRIALS = {
     "trial": (pa.string(), "", "SHA-256 of the trial's canonical content"),
-    "cell": (pa.string(), "", "the same without the seed: a row of the leaderboard"),
+    "cell": (pa.string(), "", "the same without the seed: a row of the leaderboard, or one training size of it"),
     "batch": (pa.string(), "", "hash of the batch that trained it"),
     "benchmark": (pa.string(), "", "name of the protocol"),
     "protocol_hash": (pa.string(), "", "hash of the protocol without seeds, selection and device"),
@@ -29,8 +29,8 @@ _TRIALS = {
     "diverged_at": (pa.int64(), "updates", "first update after which loss or parameters are not finite"),
     "zero_loss": (pa.float64(), "", "test loss of the zero predictor"),
     "initial_train_loss": (pa.float64(), "", "before the first update"),
-    "train_loss": (pa.float64(), "", "at the end of the budget"),
-    "test_loss": (pa.float64(), "", "at the end of the budget"),
+    "train_loss": (pa.float64(), "", "at the end of the run"),
+    "test_loss": (pa.float64(), "", "at the end of the run"),
     "train_size": (pa.int64(), "samples", "of the training set, where the protocol has several sizes"),
     "train_accuracy": (pa.float64(), "", "of a classification, at the end of the run"),
     "test_accuracy": (pa.float64(), "", "of a classification, at the end of the run"),

@@ -65,7 +65,7 @@ class Batch:
         """The seed that all members share."""
         return self.trials[0].seed
 
-    @property
+    @cached_property
     def steps(self) -> int:
         """The budget that all members share, in updates."""
         return json.loads(self.trials[0].spec)["training"]["steps"]

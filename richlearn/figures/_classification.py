@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from richlearn.bench.scores import chance_error
 from richlearn.errors import UsageError
 from richlearn.figures._style import PALETTE, plain_logs
 from richlearn.figures._tables import label, scored
@@ -54,8 +55,8 @@ def readable_logs(axis: Any) -> None:
 
 
 def chance_accuracy(table: pd.DataFrame) -> pd.Series:
-    """1/c of c classes, whose zero predictor has the cross-entropy ln c: how often a diverged run is right."""
-    return pd.Series(np.exp(-table["zero_loss"].astype(np.float64)), index=table.index)
+    """1/c of c classes: how often a diverged run is right."""
+    return 1 - table["zero_loss"].astype(np.float64).map(chance_error)
 
 
 def goal_text(protocol: Any, part: str = "test") -> str:

@@ -21,8 +21,8 @@ class Quantity:
     logarithmic: bool = False
 
 
-TEST_LOSS = Quantity("test_loss", "test loss (MSE)", logarithmic=True)
-TRAIN_LOSS = Quantity("train_loss", "train loss (MSE)", logarithmic=True)
+TEST_LOSS = Quantity("test_loss", "test loss", logarithmic=True)
+TRAIN_LOSS = Quantity("train_loss", "train loss", logarithmic=True)
 KERNEL = Quantity("kernel_distance", "kernel distance $S(0, t)$")
 TEST_ACCURACY = Quantity("test_accuracy", "test accuracy")
 TRAIN_ACCURACY = Quantity("train_accuracy", "train accuracy")
@@ -74,16 +74,27 @@ def mean(values: pd.Series, logarithmic: bool) -> float:
     return float(np.exp(np.log(np.maximum(known, np.finfo(np.float64).tiny)).mean()) if logarithmic else known.mean())
 
 
+def _kept(trials: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """`points` with the last value of each run that ended early at every later step of its cell."""
+    ended = trials[trials["stopped_at"].notna()] if "stopped_at" in trials else trials.iloc[:0]
+    if ended.empty:
+        return points
+    last = points.sort_values("step").groupby("trial", as_index=False).last().merge(ended[["trial", "cell_index"]], on="trial")
+    steps = points.merge(trials[["trial", "cell_index"]], on="trial")[["cell_index", "step"]].drop_duplicates()
+    later = last.merge(steps, on="cell_index", suffixes=("_last", ""))
+    return pd.concat([points, later[later["step"] > later["step_last"]][points.columns]])
+
+
 def bands(trials: pd.DataFrame, curves: pd.DataFrame, quantity: Quantity) -> dict[int, pd.DataFrame]:
     """Mean and one standard deviation to either side (of logarithms where `quantity` spans decades) over seeds, for each cell.
 
     A step counts where at least half of the cell's seeds have a finite value: what has diverged leaves the mean, and a step
-    that only a few seeds measured does not bend it.
+    that only a few seeds measured does not bend it. A run that ended early keeps its last value.
 
     Returns:
         `cell_index` -> table with the columns mean, low, high; index: step, rising.
     """
-    points = curves[["trial", "step", quantity.column]].dropna().merge(trials[["trial", "cell_index"]], on="trial")
+    points = _kept(trials, curves[["trial", "step", quantity.column]].dropna()).merge(trials[["trial", "cell_index"]], on="trial")
     values = points[quantity.column].to_numpy(np.float64)
     keep = np.isfinite(values) & ((values > 0) | (not quantity.logarithmic))
     points = points[keep].assign(value=np.log(values[keep]) if quantity.logarithmic else values[keep])

@@ -22,8 +22,11 @@ OPERATIONS: dict[str, Formula | None] = {
 _SYMBOLS = {"addition": "+", "subtraction": "−", "multiplication": "×", "division": "/"}
 
 
+_LARGEST = 10_000  # its 10⁸ equations take some gigabytes
+
+
 def _is_prime(number: object) -> bool:
-    if not isinstance(number, int) or isinstance(number, bool) or number < 2:
+    if not isinstance(number, int) or isinstance(number, bool) or not 2 <= number <= _LARGEST:
         return False
     return all(number % factor for factor in range(2, int(number**0.5) + 1))
 
@@ -50,7 +53,7 @@ class ModularArithmetic(Task):
     def __init__(self, *, prime: int = 97, operation: str = "division", train_share: float = 0.5, **common) -> None:
         super().__init__(**common)
         if not _is_prime(prime):
-            raise ParameterError(f"`prime` must be a prime number, got {prime!r}")
+            raise ParameterError(f"`prime` must be a prime number below {_LARGEST:,}, got {prime!r}")
         if operation not in OPERATIONS:
             raise ParameterError(f"unknown `operation` {operation!r}; {nearest(str(operation), OPERATIONS)}")
         self.prime, self.operation, self.train_share, self.out_features = prime, operation, train_share, prime

@@ -63,7 +63,7 @@ class HasMembers(Protocol):
     def evaluate(self, split: Split) -> dict[str, Tensor]:
         """The task's `loss` and, of a classification, `accuracy` of each member on `split`, shape (members,), float64.
 
-        nan for members that train no more.
+        nan for members that had not the last update.
         """
         ...
 

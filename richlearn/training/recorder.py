@@ -17,7 +17,7 @@ from richlearn.training.stopping import Stopping
 class LossRecorder(Timed):
     """Records loss and, of a classification, accuracy on the whole training and test set.
 
-    A member whose loss is not finite has diverged.
+    A member whose loss is not finite has diverged, and trains no further.
 
     Args:
         train, test: the splits.
@@ -55,8 +55,9 @@ class LossRecorder(Timed):
                 continue
             if math.isfinite(values["train_loss"]) and math.isfinite(values["test_loss"]):
                 self._note(module, {"trial": trial, "step": step, **values})
-            else:
-                self.not_finite.setdefault(trial, step)
+            elif trial not in self.not_finite:
+                self.not_finite[trial] = step
+                module.stop(trial)
 
     def _note(self, module: HasMembers, row: dict[str, Any]) -> None:
         """Keep a member's row, and end the member if it is done."""

@@ -102,8 +102,8 @@ def test_the_pictures_are_drawn(results):
     ("option", "message"),
     [
         ("schemes.0.grid.tau=[0.0]", "scheme `embedding_scale`: `tau` must be positive, got 0.0"),
-        ("task.parameters.prime=9", "`prime` must be a prime number, got 9"),
-        ("task.parameters.prime=five", "`prime` must be a prime number, got 'five'"),
+        ("task.parameters.prime=9", "`prime` must be a prime number below 10,000, got 9"),
+        ("task.parameters.prime=five", "`prime` must be a prime number below 10,000, got 'five'"),
         ("task.parameters.train_share=1", "`train_share` must lie strictly between 0 and 1, got 1"),
         ("task.parameters.train_share=0", "`train_share` must lie strictly between 0 and 1, got 0"),
         ("task.parameters.train_share=0.99", "leaves the training or the test set empty"),

@@ -33,6 +33,9 @@ figures: [sample_complexity]
 """
 
 
+ONE_SIZE = PROTOCOL.replace("train_sizes: [20, 6, 12]\n", "").replace("test_size: 8", "test_size: 8, train_size: 11")
+
+
 def protocol_of(*options, text=PROTOCOL):
     source = load_yaml(text, "sizes.yaml")
     for option in options:
@@ -71,10 +74,9 @@ def test_epochs_become_updates_of_each_size():
 
 
 def test_epochs_of_one_size_are_the_updates_they_come_to():
-    text = PROTOCOL.replace("train_sizes: [20, 6, 12]\n", "").replace("test_size: 8", "test_size: 8, train_size: 11")
-    text = text.replace("[sample_complexity]", "[steps_to_goal]", 1).replace("[sample_complexity]", "[]")
-    assert protocol_of(text=text).budget() == 30 * 3
-    assert specs(protocol_of(text=text))[0]["training"]["steps"] == 90
+    protocol = protocol_of("scores=[test_loss]", "figures=[]", text=ONE_SIZE)
+    assert protocol.budget() == 30 * 3
+    assert specs(protocol)[0]["training"]["steps"] == 90
 
 
 def test_the_budget_is_that_of_the_largest_size():
@@ -93,11 +95,9 @@ def test_a_search_looks_at_the_middle_size_and_its_rate_serves_all():
 
 
 def test_a_search_may_be_shorter_than_the_runs():
-    text = (
-        PROTOCOL.replace("train_sizes: [20, 6, 12]\n", "").replace("epochs: 30", "steps: 40").replace(", period: 0.8, per_epoch: true", "")
-    )
-    text = text.replace("[sample_complexity]", "[steps_to_goal]", 1).replace("[sample_complexity]", "[]")
-    protocol = protocol_of("search={steps: 30, objective: steps_to_goal}", text=text)
+    training = "training={steps: 40, batch_size: 5, stack: 2, compile: false}"
+    search = "search={steps: 30, objective: steps_to_goal}"
+    protocol = protocol_of(training, "optimizer={lr: 1.0}", "scores=[steps_to_goal]", "figures=[]", search, text=ONE_SIZE)
     maker, row = TrialMaker(protocol), protocol.cells()[0]
     assert [json.loads(maker.trial(row, 0, role=role).spec)["training"]["steps"] for role in ("search", "score")] == [30, 40]
 
@@ -123,18 +123,25 @@ def test_keys_that_came_later_leave_older_hashes_alone():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("train_sizes=[0, 5]", r"expected numbers of samples ≥ 1, got \[0, 5\]"),
+        ("train_sizes=[0, 5]", r"expected numbers of samples from 1 to 2⁵³, got \[0, 5\]"),
         ("train_sizes=[5, 5.2]", r"expected sizes that differ as whole numbers, got \[5, 5\]"),
         ("train_sizes=[]", "expected the task's `train_size` or `train_sizes`"),
         ("training.epochs=null", "expected either `steps` or `epochs`, got neither"),
         ("training.steps=5", "expected either `steps` or `epochs`, got both"),
-        ("scores=[test_loss]", "`sample_complexity` needs `train_sizes`, and is the only score that they have"),
-        ("scores=[sample_complexity, test_loss]", "`sample_complexity` is the only score that `train_sizes` have"),
+        ("scores=[test_loss]", "`train_sizes` have one score: write `scores: "),
+        ("scores=[sample_complexity, test_loss]", "`train_sizes` have one score: write `scores: "),
+        ("figures=[curves]", "`curves` is of one training set: `train_sizes` have sample_complexity, scheme_comparison"),
+        ("figures=[grokking_map]", "`grokking_map` needs rows with the parameters `tau` and `alpha`"),
+        ("task.parameters.train_size=7", "`train_size` stands in the task or in a variant too; give it once"),
+        ("variants=[{name: a, task: {train_size: 7}}]", "`train_size` stands in the task or in a variant too; give it once"),
+        ("optimizer.schedule={name: cosine, warmup: 31}", "expected at most `training.epochs` = 30, got 31"),
+        ("goal.fraction_of_zero_predictor=0.2", "an accuracy has a `threshold` instead"),
         ("measure.check_every=31", "expected at most `training.epochs` = 30, got 31"),
         ("goal={quantity: test_accuracy}", "`threshold` belongs to an accuracy, and an accuracy needs one; got test_accuracy and None"),
         ("goal={quantity: test_loss, threshold: 0.5}", "`threshold` belongs to an accuracy, and an accuracy needs one"),
         ("optimizer.schedule={name: constant, period: 0.5}", "`period` and `per_epoch` belong to the schedule cosine, got constant"),
-        ("search={steps: 10}", "expected at most `training.steps` = None, got 10"),
+        ("search={steps: 10}", "expected null under `training.epochs`: a shorter search needs a budget in `steps`"),
+        ("search={objective: steps_to_goal}", "`training.stop_below` ends runs that may still have reached their goal"),
     ],
 )
 def test_what_cannot_be_is_refused(option, message):
@@ -142,12 +149,40 @@ def test_what_cannot_be_is_refused(option, message):
         protocol_of(option)
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("training={steps: 30}", "expected false under `training.steps`: only a budget in `epochs` has some"),
+        ("task.parameters.train_size=0", "expected the task's `train_size` or `train_sizes`"),
+        ("task.parameters.train_size=many", "expected the task's `train_size` or `train_sizes`"),
+        ("variants=[{name: a, task: {train_size: 7}}]", "expected `steps` where variants have a `train_size`"),
+        ("scores=[test_loss, time_to_grok]", "`training.stop_below` ends runs that may still have reached their goal"),
+        ("scores=[sample_complexity]", "`sample_complexity` needs `train_sizes`"),
+    ],
+)
+def test_what_cannot_be_with_one_size_is_refused(option, message):
+    with pytest.raises(UsageError, match=message):
+        protocol_of("scores=[test_loss]", "figures=[]", option, text=ONE_SIZE)
+
+
+def test_a_network_that_does_not_fit_the_task_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UsageError, match="`tokens` must be whole numbers"):
+        richlearn.run(protocol_of("network={name: transformer, parameters: {width: 8, heads: 2}}"), out=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_selected_size_still_takes_the_search():
+    protocol = protocol_of("search={seeds: 1000-1000, values: 1, max_extensions: 0}")
+    plan = make_plan(TrialMaker(protocol), [protocol.cells()], pd.DataFrame(columns=["trial"]), centres=lambda _: (0.25, None))
+    assert [batch.role for batch in Selection(("train_size=20",))(plan.batches)] == ["search"]
+
+
 def test_pictures_and_scores_of_accuracy_need_such_a_goal():
     text = PROTOCOL.replace("goal: {quantity: test_accuracy, threshold: 0.9}\n", "")
-    with pytest.raises(UsageError, match=r"`share_reached` needs `goal\.quantity: test_accuracy`"):
-        protocol_of("figures=[share_reached]", text=text)
-    with pytest.raises(UsageError, match=r"`training\.stop_at_goal` needs a goal of accuracy"):
-        protocol_of("training.stop_at_goal=true", "goal={}", "figures=[]")
+    with pytest.raises(UsageError, match=r"`sample_complexity` needs `goal\.quantity: test_accuracy`"):
+        protocol_of(text=text)
+    with pytest.raises(UsageError, match=r"`training\.stop_at_goal` needs a `goal` of accuracy"):
+        protocol_of("training.stop_at_goal=true", "scores=[test_loss]", "goal={}", "figures=[]", text=ONE_SIZE)
 
 
 def test_a_goal_of_accuracy_needs_a_classification(tmp_path):

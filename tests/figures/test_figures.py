@@ -69,7 +69,7 @@ def test_the_phase_portrait_needs_a_grid(schemes):
 def test_curves_show_every_cell_and_the_goal(schemes):
     figure = figures.curves(*results_of(schemes), schemes)
     test_loss = figure.axes[0]
-    assert [axes.get_ylabel() for axes in figure.axes] == ["test loss (MSE)", "train loss (MSE)", "kernel distance $S(0, t)$"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["test loss", "train loss", "kernel distance $S(0, t)$"]
     assert len(test_loss.lines) == 10 + 1
     assert test_loss.lines[-1].get_ydata()[0] == pytest.approx(0.035)
     assert (test_loss.get_xscale(), test_loss.get_yscale()) == ("symlog", "log")

@@ -3,10 +3,13 @@
 import copy
 import math
 import warnings
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
-from lab import fit, stack, trainer
+from lab import fit, trainer
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -14,22 +17,29 @@ from torch.nn import functional as F
 from richlearn.networks import MLP, Transformer
 from richlearn.schemes import EmbeddingScale, RelativeScale
 from richlearn.tasks import CROSS_ENTROPY, MSE, ModularArithmetic, RandomHierarchy, Split
-from richlearn.training import Member, NetworkModule, Optimizer, Schedule
+from richlearn.training import Member, NetworkModule, Optimizer, Schedule, StackedModule, check_times
 
-STEPS, EPOCH, WIDTH = 200, 4, 16  # 50 strings in batches of 16: three, and one of 2
+STEPS, EPOCH, WIDTH = 200, 4, 20  # 50 strings in batches of 16: three, and one of 2
 RATE = 0.1 * WIDTH  # of N(0, 1) weights
 KINDS = [(0.3, 1.0), (1.0, 1.0), (10.0, 1.0)]  # α, share of the rate
+PLAIN, CHECKS = Optimizer("sgd", lr=RATE, momentum=0.9), check_times(120, 5)
 UNEVEN = [(0.3, 1.0), (1.0, 0.5), (10.0, 1.0), (0.5, 0.25), (2.0, 0.02)]  # fit at unlike times, or never
 HIERARCHY = Optimizer("sgd", lr=RATE, momentum=0.9, schedule=Schedule("cosine", steps=STEPS, period=0.8, every=EPOCH))
 SCALES = [(0.5, 0.75), (1.0, 1.0), (3.0, 1.5)]  # α, τ
 LR, DECAY, WARM_UP = 2e-3, 0.3, 9  # a larger rate amplifies rounding a millionfold on these few equations
-ARITHMETIC = Optimizer("adamw", lr=LR, weight_decay=DECAY, betas=(0.9, 0.98), schedule=Schedule("warmup", warmup=WARM_UP))
+COMMON: dict[str, Any] = {"lr": LR, "weight_decay": DECAY, "schedule": Schedule("warmup", warmup=WARM_UP)}
+OPTIMIZERS = {  # torch's, and ours
+    "sgd": (partial(torch.optim.SGD, momentum=0.9), Optimizer("sgd", momentum=0.9, **COMMON)),
+    "adam": (partial(torch.optim.Adam, betas=(0.9, 0.98)), Optimizer("adam", betas=(0.9, 0.98), **COMMON)),
+    "adamw": (partial(torch.optim.AdamW, betas=(0.9, 0.98)), Optimizer("adamw", betas=(0.9, 0.98), **COMMON)),
+}
+ARITHMETIC = OPTIMIZERS["adamw"][1]
 # Softmax does not see what the keys' bias adds to all scores: its gradient is rounding noise, which Adam scales up to whole steps.
 UNSEEN = "blocks.0.key.bias"
 
 
-def hierarchy(**options):
-    return RandomHierarchy(4, 4, 3, 2, 2, seed=1, train_size=50, test_size=40, batch_size=16, dtype=torch.float64, **options)
+def hierarchy():
+    return RandomHierarchy(4, 4, 3, 2, 2, seed=1, train_size=50, test_size=40, batch_size=16, dtype=torch.float64)
 
 
 def arithmetic():
@@ -56,6 +66,17 @@ def transformers(task, optimizer="adamw", scales=SCALES):
     return nets, described
 
 
+def stack(task, optimizer, nets, described, compiled=False, cuts=()):
+    return StackedModule(nets, task.loss, optimizer, described, task.train, task.order(), compiled=compiled, cuts=cuts)
+
+
+def uneven(chosen: Iterable[int] = range(len(UNEVEN)), bad: Iterable[int] = ()) -> StackedModule:
+    """A stack of the members `chosen` of `UNEVEN`, those in `bad` at a rate far too large; cut at `CHECKS`."""
+    task = hierarchy()
+    nets, described = perceptrons(task, [(alpha, 1e30 if i in bad else share) for i, (alpha, share) in enumerate(UNEVEN)])
+    return stack(task, PLAIN, [nets[i] for i in chosen], [described[i] for i in chosen], cuts=CHECKS)
+
+
 def alone(task, optimizer, network, member, steps=STEPS, **options):
     """The network trained as a plain LightningModule on a datamodule."""
     module = NetworkModule(copy.deepcopy(network), task.loss, optimizer, member)
@@ -72,16 +93,15 @@ def apart(found, expected):
     return max(float((one - other).abs().max() / other.abs().max()) for one, other in pairs)
 
 
-def _raw(network, scales):
+def _raw(network: nn.Module, scales: dict[str, float]) -> dict[str, torch.Tensor]:
     """V of W = cV, to be trained."""
     return {n: nn.Parameter(p.detach() / scales.get(n, 1.0)) for n, p in network.named_parameters()}
 
 
 def _epochwise(task, network):
     """The hierarchy experiments' own form: N(0, 1) weights, Vx/sqrt(fan-in), readout Vᵀh/width, one rate; torch's cosine by epoch."""
-    scales = {f"layers.{2 * i}.weight": task.in_features**-0.5 if i == 0 else WIDTH**-0.5 for i in range(3)} | {
-        "layers.6.weight": 1 / WIDTH
-    }
+    fans = [task.in_features**-0.5, WIDTH**-0.5, WIDTH**-0.5, 1 / WIDTH]
+    scales = {f"layers.{2 * i}.weight": scale for i, scale in enumerate(fans)}
     raw, order = _raw(network, scales), task.order()
     stepper = torch.optim.SGD([{"params": [value]} for value in raw.values()], lr=RATE, momentum=0.9)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, T_max=round(0.8 * STEPS / EPOCH))
@@ -98,18 +118,12 @@ def _epochwise(task, network):
     return {name: scales[name] * value.detach() for name, value in raw.items()}
 
 
-def _stepper(name, raw, lr):
-    if name == "sgd":
-        return torch.optim.SGD(raw, lr=lr, momentum=0.9, weight_decay=DECAY)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
-    return kind(raw, lr=lr, betas=(0.9, 0.98), weight_decay=DECAY)
-
-
-def _multiplied(task, network, tau, name):
+def _multiplied(task, network, tau, name="adamw"):
     """A plain readout whose logits are multiplied by τ, one rate lr/τ² for all."""
     scales = {"head.weight": tau, "head.bias": tau}
     raw, order = _raw(network, scales), task.order()
-    stepper = _stepper(name, raw.values(), LR / tau**2)
+    kind, _ = OPTIMIZERS[name]
+    stepper = kind(raw.values(), lr=LR / tau**2, weight_decay=DECAY)
     warm = torch.optim.lr_scheduler.LinearLR(stepper, 1 / (WARM_UP + 1), total_iters=WARM_UP)
     for step in range(STEPS):
         chosen = order.indices(step)
@@ -181,16 +195,19 @@ def test_a_stack_of_transformers_is_the_networks_alone(equations, index):
 
 
 @pytest.mark.parametrize("index", range(len(SCALES)))
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_multipliers_follow_logits_times_tau(name, index):
-    task = arithmetic()
-    nets, described = transformers(task, name)
-    options = {"momentum": 0.9} if name == "sgd" else {"betas": (0.9, 0.98)}
-    optimizer = Optimizer(name, lr=LR, weight_decay=DECAY, schedule=Schedule("warmup", warmup=WARM_UP), **options)
-    found = _module(task, optimizer, nets[index : index + 1], described[index : index + 1]).member_state(0)
-    expected = _multiplied(task, nets[index], SCALES[index][1], name)
+def test_multipliers_follow_logits_times_tau(equations, index):
+    task, nets, _, module = equations
+    found, expected = module.member_state(index), _multiplied(task, nets[index], SCALES[index][1])
     assert apart(found, expected) < 1e-10
     torch.testing.assert_close(_logits(nets[index], found, task), _logits(nets[index], expected, task), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_multipliers_follow_logits_times_tau_under_other_optimisers(name):
+    task = arithmetic()
+    nets, described = transformers(task, name, [(2.0, 0.5)])
+    found = _module(task, OPTIMIZERS[name][1], nets, described).member_state(0)
+    assert apart(found, _multiplied(task, nets[0], 0.5, name)) < 1e-10
 
 
 @pytest.mark.parametrize("index", range(len(SCALES)))
@@ -244,7 +261,7 @@ def test_accuracy_and_loss_of_a_stack_are_those_of_the_networks(build):
     task = build()
     nets, described = perceptrons(task, KINDS) if build is hierarchy else transformers(task)
     found = stack(task, HIERARCHY, nets, described).evaluate(task.test)
-    outputs = [net(task.test.inputs) for net in nets]
+    outputs = [net(task.test.inputs).detach() for net in nets]
     assert found["loss"].tolist() == pytest.approx([float(F.cross_entropy(out, task.test.targets)) for out in outputs], rel=1e-12)
     assert found["accuracy"].tolist() == [float((out.argmax(-1) == task.test.targets).sum()) / len(out) for out in outputs]
 

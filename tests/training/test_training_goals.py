@@ -1,23 +1,22 @@
 """Members that are done: when a run stops them, what that leaves alone, and how it goes on; the schedules such runs use."""
 
 import math
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from lab import fit, networks, small_task, stack, trainer
+from lab import fit, networks, small_task, trainer
 from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from test_training_agreement import RATE, UNEVEN, alone, apart, hierarchy, perceptrons
+from test_training_agreement import CHECKS, PLAIN, UNEVEN, alone, apart, hierarchy, perceptrons, stack, uneven
 
 from richlearn.errors import ParameterError
-from richlearn.training import LossRecorder, Member, NetworkStepsBar, Optimizer, RichnessMonitor, Schedule, Stopping, check_times
+from richlearn.training import LossRecorder, Member, NetworkStepsBar, Optimizer, RichnessMonitor, Schedule, Stopping
 
-STEPS = 120
-TIMES = check_times(STEPS, 5)
-SGD = Optimizer("sgd", lr=RATE, momentum=0.9)
+STEPS = CHECKS[-1]
 FAST, SLOW = 2, 0  # of the members UNEVEN; the other three do not arrive
-GOAL, LASTING = Stopping(goals={"train_accuracy": 0.9}), Stopping(goals={"train_accuracy": 0.7}, sustained=4)
+GOAL, LASTING = Stopping(goals={"train_accuracy": 0.9}), Stopping(goals={"train_accuracy": 0.8}, sustained=4)
 
 
 class Told:
@@ -45,17 +44,10 @@ class Halt(Callback):
             trainer.should_stop = True
 
 
-def _stack(chosen=range(5), bad=()):
-    """The members `chosen`, of which those in `bad` have a rate far too large."""
+def _callbacks(stopping: Stopping | None = GOAL) -> list[Any]:
     task = hierarchy()
-    nets, described = perceptrons(task, [(alpha, 1e30 if i in bad else share) for i, (alpha, share) in enumerate(UNEVEN)])
-    return stack(task, SGD, [nets[i] for i in chosen], [described[i] for i in chosen], cuts=TIMES)
-
-
-def _callbacks(stopping=GOAL):
-    task = hierarchy()
-    probe = task.train.inputs[:6]
-    return [LossRecorder(task.train, task.test, TIMES, stopping), RichnessMonitor(probe, [0, 20, 60, 120], details=False)]
+    monitor = RichnessMonitor(task.train.inputs[:6], [0, 20, 60, 120], details=False)
+    return [LossRecorder(task.train, task.test, CHECKS, stopping), monitor]
 
 
 def _names(*indices):
@@ -77,7 +69,7 @@ def _steps(callback, index):
 @pytest.fixture(scope="module")
 def free():
     """A stack in which nobody stops, and what it recorded: (module, table)."""
-    module, (recorder, _) = _stack(), _callbacks(None)
+    module, (recorder, _) = uneven(), _callbacks(None)
     fit(module, STEPS, callbacks=[recorder])
     return module, recorder.table()
 
@@ -85,12 +77,12 @@ def free():
 @pytest.fixture(scope="module")
 def goal():
     """The same stack with a goal: (module, recorder, monitor)."""
-    module, callbacks = _stack(), _callbacks()
+    module, callbacks = uneven(), _callbacks()
     fit(module, STEPS, callbacks=callbacks)
     return module, *callbacks
 
 
-# ---- which members stop, and when ------------------------------------------------------------------------------------
+# ---- runs with a goal ------------------------------------------------------------------------------------------------
 
 
 def test_members_stop_at_the_first_check_that_meets_the_goal(free, goal):
@@ -100,16 +92,16 @@ def test_members_stop_at_the_first_check_that_meets_the_goal(free, goal):
 
 
 def test_a_goal_that_must_last_stops_at_the_end_of_its_stretch(free):
-    module = _stack()
+    module = uneven()
     fit(module, STEPS, callbacks=_callbacks(LASTING)[:1])
-    held = free[1].pivot(index="step", columns="trial", values="train_accuracy") >= 0.7
+    held = free[1].pivot(index="step", columns="trial", values="train_accuracy") >= 0.8
     ends = {trial: held.index[held[trial].rolling(4).sum() == 4] for trial in held}
-    assert module.stopped == {trial: steps[0] for trial, steps in ends.items() if len(steps)}
-    assert all(step > held[trial].idxmax() + 15 for trial, step in module.stopped.items()) and module.stopped  # they fell back first
+    assert module.stopped == {trial: steps[0] for trial, steps in ends.items() if len(steps)} != {}
+    assert any(step > held[trial].idxmax() + 15 for trial, step in module.stopped.items())  # one fell back first
 
 
 def test_the_training_loss_is_looked_at_every_so_many_updates(free):
-    module, (recorder, _) = _stack(), _callbacks(Stopping(train_loss=0.6, every=20))
+    module, (recorder, _) = uneven(), _callbacks(Stopping(train_loss=0.6, every=20))
     fit(module, STEPS, callbacks=[recorder])
     below = free[1][(free[1]["train_loss"] < 0.6) & (free[1]["step"] % 20 == 0)].groupby("trial")["step"].min()
     assert module.stopped == below.to_dict() != {}
@@ -120,20 +112,17 @@ def test_the_training_loss_is_looked_at_every_so_many_updates(free):
 def test_a_network_alone_stops_at_the_same_update_with_the_same_parameters(goal, index):
     task, (recorder, _) = hierarchy(), _callbacks()
     nets, described = perceptrons(task, UNEVEN)
-    found = alone(task, SGD, nets[index], described[index], STEPS, callbacks=[recorder])
+    found = alone(task, PLAIN, nets[index], described[index], STEPS, callbacks=[recorder])
     assert max(_steps(recorder, index)) == goal[0].stopped[_names(index)[0]] < STEPS
     assert apart(goal[0].member_state(index), found) < 1e-10
 
 
 def test_a_member_that_is_done_at_the_start_is_not_trained():
-    module, (recorder, _) = _stack([FAST, SLOW]), _callbacks(Stopping(train_loss=100.0))
+    module, (recorder, _) = uneven([FAST, SLOW]), _callbacks(Stopping(train_loss=100.0))
     before = _state(module, 0)
     running = fit(module, STEPS, callbacks=[recorder])
     assert (running.global_step, module.stopped) == (0, dict.fromkeys(_names(FAST, SLOW), 0))
     assert _same(before, _state(module, 0))
-
-
-# ---- what a stop leaves alone ----------------------------------------------------------------------------------------
 
 
 def test_the_others_train_on_bit_for_bit(free, goal):
@@ -142,19 +131,19 @@ def test_the_others_train_on_bit_for_bit(free, goal):
 
 @pytest.mark.parametrize("index", [FAST, SLOW])
 def test_a_stopped_member_keeps_what_it_had(goal, index):
-    shorter = _stack()
+    shorter = uneven()
     fit(shorter, goal[0].stopped[_names(index)[0]])
     assert _same(_state(shorter, index), _state(goal[0], index))
 
 
 def test_the_fit_ends_with_its_last_member(goal):
-    module = _stack([FAST, SLOW])
+    module = uneven([FAST, SLOW])
     running = fit(module, STEPS, callbacks=_callbacks()[:1])
     assert running.global_step == module.steps_done == max(module.stopped.values()) == goal[0].stopped[_names(SLOW)[0]]
 
 
 def test_a_stopped_member_is_seen_at_its_last_update_and_never_again(goal):
-    module, task = _stack([FAST, SLOW]), hierarchy()
+    module, task = uneven([FAST, SLOW]), hierarchy()
     fit(module, STEPS, callbacks=_callbacks()[:1])  # ends with the slow one: only that had the last update
     assert [view.trial for view in module.members()] == _names(SLOW)
     for values in module.evaluate(task.test).values():
@@ -162,7 +151,7 @@ def test_a_stopped_member_is_seen_at_its_last_update_and_never_again(goal):
 
 
 def test_a_diverged_and_a_stopped_member_leave_the_others_alone(free):
-    module, (recorder, _) = _stack(bad=[1]), _callbacks()
+    module, (recorder, _) = uneven(bad=[1]), _callbacks()
     running = fit(module, STEPS, callbacks=[recorder])
     assert running.global_step == STEPS
     assert module.diverged_at[1] is not None
@@ -172,7 +161,7 @@ def test_a_diverged_and_a_stopped_member_leave_the_others_alone(free):
 
 
 def test_the_fit_ends_when_the_rest_has_diverged():
-    module, (recorder, _) = _stack([1, FAST], bad=[1]), _callbacks()
+    module, (recorder, _) = uneven([1, FAST], bad=[1]), _callbacks()
     running = fit(module, STEPS, callbacks=[recorder])
     assert recorder.not_finite == {_names(1)[0]: 5}
     assert running.global_step == module.stopped[_names(FAST)[0]] < STEPS
@@ -181,14 +170,11 @@ def test_the_fit_ends_when_the_rest_has_diverged():
 @pytest.mark.parametrize("count", [9, 13])  # one whole slice; two slices, of which the second is filled with copies of the last
 def test_slices_end_with_their_last_members(count):
     task, times = small_task(), range(0, 400, 20)
-    module = stack(task, Optimizer("sgd"), networks(count), [Member(f"t{i}", 0.05) for i in range(count)], cuts=times)
-    limit = 0.8 * float(module.evaluate(task.train)["loss"].min())
+    module = stack(task, Optimizer("sgd"), networks(count), [Member(f"t{i}", 0.3) for i in range(count)], cuts=times)
+    limit = 0.95 * float(module.evaluate(task.train)["loss"].min())
     running = fit(module, 400, callbacks=[LossRecorder(task.train, task.test, times, Stopping(train_loss=limit))])
     assert len(module.stopped) == count
     assert 400 > running.global_step == max(module.stopped.values()) > min(module.stopped.values())
-
-
-# ---- what is recorded ------------------------------------------------------------------------------------------------
 
 
 def test_rows_end_with_the_stop_and_agree_until_then(free, goal):
@@ -205,18 +191,15 @@ def test_richness_is_measured_a_last_time_at_the_stop(goal, index, times):
 def test_the_last_measurement_is_that_of_the_member_at_its_stop(goal):
     end, probe = goal[0].stopped[_names(FAST)[0]], hierarchy().train.inputs[:6]
     monitor = RichnessMonitor(probe, [0, end], details=False)
-    fit(_stack(), end, callbacks=[monitor])
+    fit(uneven(), end, callbacks=[monitor])
     expected, found = ([row for row in each.rows if row["trial"] == _names(FAST)[0]][-1] for each in (monitor, goal[2]))
     assert found == expected
     assert found["kernel_distance"] > 0.01
 
 
-# ---- going on from a checkpoint --------------------------------------------------------------------------------------
-
-
 def _goes_on(goal, path):
     """Resume in the middle; everything must come out as in the uninterrupted run."""
-    module, callbacks = _stack(), _callbacks()
+    module, callbacks = uneven(), _callbacks()
     again = trainer(STEPS, callbacks=callbacks)
     again.fit(module, ckpt_path=path, weights_only=False)
     assert (again.global_step, module.stopped) == (STEPS, goal[0].stopped)
@@ -228,26 +211,26 @@ def _goes_on(goal, path):
 @pytest.mark.parametrize("later", [-10, 0, 15])  # before, at and after the first stop
 def test_a_run_goes_on_after_an_interruption(goal, tmp_path, later):
     at = goal[0].stopped[_names(FAST)[0]] + later
-    fit(_stack(), STEPS, callbacks=[*_callbacks(), Halt(at, tmp_path / "c.ckpt")])
+    fit(uneven(), STEPS, callbacks=[*_callbacks(), Halt(at, tmp_path / "c.ckpt")])
     _goes_on(goal, tmp_path / "c.ckpt")
 
 
 def test_a_run_goes_on_from_lightnings_own_checkpoint(goal, tmp_path):
     saver = ModelCheckpoint(tmp_path, every_n_train_steps=60, save_top_k=-1, filename="{step}")
-    fit(_stack(), STEPS, callbacks=[*_callbacks(), saver], enable_checkpointing=True)
+    fit(uneven(), STEPS, callbacks=[*_callbacks(), saver], enable_checkpointing=True)
     _goes_on(goal, tmp_path / "step=60.ckpt")
 
 
 def test_a_larger_budget_goes_on_where_a_smaller_one_ended(goal, tmp_path):
-    fit(_stack(), 60, callbacks=_callbacks()).save_checkpoint(tmp_path / "c.ckpt")
+    fit(uneven(), 60, callbacks=_callbacks()).save_checkpoint(tmp_path / "c.ckpt")
     _goes_on(goal, tmp_path / "c.ckpt")
 
 
 def test_a_lasting_goal_counts_checks_from_before_the_checkpoint(tmp_path):
-    whole, resumed = _stack([FAST]), _stack([FAST])
+    whole, resumed = uneven([FAST]), uneven([FAST])
     fit(whole, STEPS, callbacks=_callbacks(LASTING)[:1])
     at = whole.stopped[_names(FAST)[0]] - 5  # three of the four checks are behind it
-    fit(_stack([FAST]), STEPS, callbacks=[_callbacks(LASTING)[0], Halt(at, tmp_path / "c.ckpt")])
+    fit(uneven([FAST]), STEPS, callbacks=[_callbacks(LASTING)[0], Halt(at, tmp_path / "c.ckpt")])
     trainer(STEPS, callbacks=_callbacks(LASTING)[:1]).fit(resumed, ckpt_path=tmp_path / "c.ckpt", weights_only=False)
     assert resumed.stopped == whole.stopped
 
@@ -300,7 +283,7 @@ def test_a_rule_checks_itself(options, message):
         Stopping(**options)
 
 
-# ---- schedules -------------------------------------------------------------------------------------------------------
+# ---- schedules, and the progress bar ---------------------------------------------------------------------------------
 
 EPOCHS, UPDATES = 250, 7
 COSINE = Schedule("cosine", steps=EPOCHS * UPDATES, period=0.8, every=UPDATES)
@@ -348,13 +331,10 @@ def test_a_cosine_checks_its_period(options, message):
         Schedule("cosine", **({"steps": 10} | options))
 
 
-# ---- the progress bar ------------------------------------------------------------------------------------------------
-
-
 def test_the_bar_reaches_its_total_although_members_stop_early(monkeypatch):
     made = []
     monkeypatch.setattr("richlearn.training.progress.tqdm", lambda **options: made.append(Told(**options)) or made[-1])
-    fit(_stack([FAST, SLOW]), STEPS, callbacks=[*_callbacks()[:1], NetworkStepsBar()])
+    fit(uneven([FAST, SLOW]), STEPS, callbacks=[*_callbacks()[:1], NetworkStepsBar()])
     assert sum(made[0].updates) == made[0].options["total"] == 2 * STEPS
     assert made[0].closed
 
@@ -362,7 +342,7 @@ def test_the_bar_reaches_its_total_although_members_stop_early(monkeypatch):
 def test_the_bar_of_a_network_alone_counts_what_its_stop_left_undone(goal):
     task, told, (recorder, _) = hierarchy(), Told(), _callbacks()
     nets, described = perceptrons(task, UNEVEN)
-    alone(task, SGD, nets[FAST], described[FAST], STEPS, callbacks=[recorder, NetworkStepsBar(told)])
+    alone(task, PLAIN, nets[FAST], described[FAST], STEPS, callbacks=[recorder, NetworkStepsBar(told)])
     end = goal[0].stopped[_names(FAST)[0]]
     assert told.updates == [1] * end + [STEPS - end]
     assert not told.closed  # it is not this fit's own
