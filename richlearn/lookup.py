@@ -22,7 +22,8 @@ def _trial(results: Results, row: Any, curve: bool) -> dict[str, Any]:
     found |= {"spec": json.loads(row["spec"]), "environment": environment.to_dict()}
     added = "" if any(cell.name == row["scheme"] for cell in results.protocol.cells()) else f" --scheme {row['scheme']}"
     found["record"] = str(results.folder.record(row["batch"]))
-    found["again"] = f"richlearn run {results.folder.protocol}{added} --only seed={row['seed']} --out elsewhere"
+    size = f" --only train_size={found['train_size']}" if "train_size" in found else ""
+    found["again"] = f"richlearn run {results.folder.protocol}{added} --only seed={row['seed']}{size} --out elsewhere"
     if curve:
         table = results.curves([row["trial"]]).drop(columns=["trial", "delta", "directions"])
         found["curve"] = json.loads(table.to_json(orient="records"))

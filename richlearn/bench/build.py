@@ -123,7 +123,7 @@ def check_prediction(spec: dict[str, Any], task: Task, network: nn.Module, multi
 def stopping_of(spec: dict[str, Any]) -> Stopping | None:
     """When a trial ends before its budget; None: never."""
     training, goal = spec["training"], spec["goal"]
-    goals: dict[str, float] = {}
+    goals: dict[str, Any] = {}
     if training.get("stop_at_goal"):
         # Fitting the training set is timed as well, and may come last.
         goals |= dict.fromkeys((goal["quantity"], "train_accuracy"), goal["threshold"])

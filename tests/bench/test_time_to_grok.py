@@ -94,6 +94,15 @@ def test_one_by_one_and_stacked_runs_reach_the_goal_at_the_same_updates(results,
     assert np.array_equal(left, right, equal_nan=True)
 
 
+def test_data_parallel_runs_end_at_the_same_update(results, tmp_path):
+    folder = tmp_path / "ddp"
+    found = richlearn.run(protocol_of("seeds=1"), out=folder, accelerator="cpu", devices="2", strategy="ddp", quiet=True).trials
+    alone = results.trials[results.trials["seed"] == 1]
+    assert dict(zip(found["parameters"], found["stopped_at"], strict=True)) == dict(
+        zip(alone["parameters"], alone["stopped_at"], strict=True)
+    )
+
+
 def test_the_pictures_are_drawn(results):
     assert all(results.folder.figure(name).is_file() for name in ("accuracy_curves", "share_reached", "grokking_map"))
 
