@@ -8,7 +8,7 @@ import pytest
 import torch
 from lab import fit, networks, small_task, trainer
 from lightning import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from test_training_agreement import CHECKS, PLAIN, UNEVEN, alone, apart, hierarchy, perceptrons, stack, uneven
 
 from richlearn.errors import ParameterError
@@ -101,8 +101,8 @@ def test_a_goal_that_must_last_stops_at_the_end_of_its_stretch(free):
 
 
 def test_the_training_loss_is_looked_at_every_so_many_updates(free):
-    module, (recorder, _) = uneven(), _callbacks(Stopping(train_loss=0.6, every=20))
-    fit(module, STEPS, callbacks=[recorder])
+    module = uneven()
+    fit(module, STEPS, callbacks=_callbacks(Stopping(train_loss=0.6, every=20))[:1])
     below = free[1][(free[1]["train_loss"] < 0.6) & (free[1]["step"] % 20 == 0)].groupby("trial")["step"].min()
     assert module.stopped == below.to_dict() != {}
     assert any(free[1][free[1]["train_loss"] < 0.6].groupby("trial")["step"].min() < below)
@@ -146,25 +146,27 @@ def test_a_stopped_member_is_seen_at_its_last_update_and_never_again(goal):
     module, task = uneven([FAST, SLOW]), hierarchy()
     fit(module, STEPS, callbacks=_callbacks()[:1])  # ends with the slow one: only that had the last update
     assert [view.trial for view in module.members()] == _names(SLOW)
-    for values in module.evaluate(task.test).values():
-        assert values.isnan().tolist() == [True, False]
+    assert all(values.isnan().tolist() == [True, False] for values in module.evaluate(task.test).values())
 
 
 def test_a_diverged_and_a_stopped_member_leave_the_others_alone(free):
     module, (recorder, _) = uneven(bad=[1]), _callbacks()
     running = fit(module, STEPS, callbacks=[recorder])
     assert running.global_step == STEPS
-    assert module.diverged_at[1] is not None
-    assert module.diverged_at.count(None) == 4
-    assert list(module.stopped) == _names(SLOW, FAST)
+    assert [at is None for at in module.diverged_at] == [index != 1 for index in range(5)]
+    assert list(module.stopped) == _names(SLOW, 1, FAST)
     assert all(_same(_state(free[0], index), _state(module, index)) for index in (3, 4))
 
 
-def test_the_fit_ends_when_the_rest_has_diverged():
-    module, (recorder, _) = uneven([1, FAST], bad=[1]), _callbacks()
-    running = fit(module, STEPS, callbacks=[recorder])
-    assert recorder.not_finite == {_names(1)[0]: 5}
-    assert running.global_step == module.stopped[_names(FAST)[0]] < STEPS
+def test_the_fit_ends_when_the_rest_has_diverged(goal):
+    def spoil(trainer, module, *_):
+        if trainer.global_step == 70:
+            module.stack["layers/0/weight"].data[0] = torch.nan
+
+    module, (recorder, _) = uneven([SLOW, FAST]), _callbacks()
+    running = fit(module, STEPS, callbacks=[recorder, LambdaCallback(on_train_batch_end=spoil)])
+    assert (module.diverged_at, recorder.not_finite) == ([70, None], {_names(SLOW)[0]: 75})
+    assert running.global_step == 75 > module.stopped[_names(FAST)[0]] == goal[0].stopped[_names(FAST)[0]]
 
 
 @pytest.mark.parametrize("count", [9, 13])  # one whole slice; two slices, of which the second is filled with copies of the last
