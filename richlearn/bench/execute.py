@@ -1,5 +1,6 @@
 """One batch, from its trials' content to a record: the only place that trains."""
 
+import gc
 import io
 import json
 import time
@@ -136,6 +137,7 @@ class Executor:
 
     def _train(self, batch: Batch, group: list[_Prepared], spec: dict[str, Any], task: Task):
         """One fit: (outcome of each trial, curves, device, whether compiled)."""
+        gc.collect()  # Trainer, module and callbacks of the fit before refer to each other, and hold its data and kernels
         steps, measure = spec["training"]["steps"], spec["measure"]
         measured = log_times(steps, measure["points_per_decade"])
         checks = sorted({*check_times(steps, measure["check_every"]), *measured})
