@@ -37,7 +37,7 @@ class RelativeScale(Scheme):
 
     def __post_init__(self) -> None:
         positive("alpha", self.alpha)
-        if self.base not in _BASES:
+        if not isinstance(self.base, str) or self.base not in _BASES:
             raise ParameterError(f"unknown `base` {self.base!r}; {nearest(str(self.base), _BASES)}")
 
     @torch.no_grad()

@@ -90,7 +90,8 @@ class RichnessMonitor(Timed):
     Args:
         probe: inputs (n, …) on which kernels and patterns are taken; 256 training inputs are plenty. Kernels are traced.
         every: optimiser updates between measurements, a list of updates, or None for the end of every epoch. The start
-            is always measured: it is the reference.
+            is always measured: it is the reference. So is the end of a member that a `LossRecorder` before it in the list of
+            callbacks stops.
         directions: also record ‖a_k‖ w_k of every hidden unit.
         targets: of the probe, (n, c): also record the kernel's alignment with them.
         details: also record each layer's share of the kernel and of the changed patterns, the kernel's velocity, effective
@@ -224,7 +225,7 @@ class RichnessMonitor(Timed):
         """Append a row per member, or for those of the trials `only`, and log their means."""
         now = []
         for view in views(module):
-            if only is not None and view.trial not in only:
+            if only is not None and not (view.trial in only and all(bool(p.isfinite().all()) for p in view.network.parameters())):
                 continue
             row = {"trial": view.trial, "step": step, **self._row(view)}
             if self.directions:

@@ -1,6 +1,7 @@
 """One network as an ordinary LightningModule: the base of everything that trains here."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from lightning import LightningModule
@@ -56,6 +57,19 @@ class NetworkModule(LightningModule):
     def members(self) -> Iterator[View]:
         """This network, the only member."""
         yield View(self.member.trial, self.network, self.member.multipliers.lr)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep whether the network is done."""
+        checkpoint["stopped"] = self.stopped
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up whether the network is done."""
+        self.stopped = dict(checkpoint.get("stopped", {}))
+
+    def on_train_start(self) -> None:
+        """End at once where a checkpoint left a network that is done."""
+        if self.stopped:
+            self.trainer.should_stop = True
 
     def stop(self, trial: str) -> None:
         """End the fit after the present update."""

@@ -35,10 +35,14 @@ class LossRecorder(Timed):
         self.not_finite: dict[str, int] = {}
         self._own: dict[str, list[dict[str, Any]]] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Rows, and who has diverged."""
+        return super().state_dict() | {"not_finite": self.not_finite}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what a checkpoint kept."""
         super().load_state_dict(state_dict)
-        self._own = {}
+        self.not_finite, self._own = dict(state_dict["not_finite"]), {}
         for row in self.rows:
             self._own.setdefault(row["trial"], []).append(row)
 

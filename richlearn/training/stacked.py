@@ -154,7 +154,7 @@ class StackedModule(LightningModule):
         self.halted[index] = self.done_steps
         if index == len(self.trials) - 1:
             self.halted[index + 1 :] = self.done_steps  # its copies, which fill the last slice
-        self.trainer.should_stop = not bool(self._training.any())
+        self._end_without_members()
 
     @property
     def _training(self) -> Tensor:
@@ -207,6 +207,14 @@ class StackedModule(LightningModule):
         if self.trainer.world_size > 1:
             raise UsageError("a stack trains on one device: start one process per device, or train `NetworkModule` data-parallel")
 
+    def on_train_start(self) -> None:
+        """End at once where a checkpoint left nobody to train."""
+        self._end_without_members()
+
+    def _end_without_members(self) -> None:
+        if not bool(self._training[: len(self.trials)].any()):
+            self.trainer.should_stop = True
+
     def train_dataloader(self) -> Spans:
         """The spans of updates up to the Trainer's `max_steps`."""
         return Spans(span_list(self.trainer.max_steps, self.cuts, self._rows))
@@ -229,6 +237,7 @@ class StackedModule(LightningModule):
         self.optimizers().step()  # type: ignore[union-attr]
         # Lightning counts one update a step() call; there is no public way to say that a training_step did more.
         self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.total.completed += stop - start - 1
+        self._end_without_members()
 
     def _slices(self, wanted: Tensor) -> Iterator[slice | Tensor]:
         """What is computed together so that all `wanted` members are: slices of one width, or on an accelerator just these members."""

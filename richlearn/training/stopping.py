@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
-from richlearn.errors import ParameterError
+from richlearn.errors import ParameterError, nearest
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,12 @@ class Stopping:
     def __post_init__(self) -> None:
         if self.train_loss is None and not self.goals:
             raise ParameterError("`Stopping` needs a `train_loss` or `goals`, got neither")
-        if self.sustained < 1 or self.every < 1:
-            raise ParameterError(f"`sustained` and `every` must be at least 1, got {self.sustained} and {self.every}")
+        for name, count in (("sustained", self.sustained), ("every", self.every)):
+            if not isinstance(count, int) or count < 1:
+                raise ParameterError(f"`{name}` must be a whole number of at least 1, got {count!r}")
+        for name, threshold in {"train_loss": self.train_loss, **(self.goals or {})}.items():
+            if threshold is not None and not isfinite(threshold):
+                raise ParameterError(f"the threshold of `{name}` must be finite, got {threshold}")
 
     def done(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether a member whose checks so far are `rows` is done.
@@ -46,4 +51,8 @@ class Stopping:
 
     def _holds(self, row: Mapping[str, Any]) -> bool:
         assert self.goals is not None
+        if unknown := self.goals.keys() - row.keys():
+            raise ParameterError(
+                f"`goals` names `{min(unknown)}`, which no check has; {nearest(min(unknown), row.keys() - {'trial', 'step'})}"
+            )
         return all(row[name] >= threshold for name, threshold in self.goals.items())

@@ -276,8 +276,8 @@ def test_loss_or_goals_suffice(loss, accuracy, done):
     [
         ({}, "`Stopping` needs a `train_loss` or `goals`, got neither"),
         ({"goals": {}}, "`Stopping` needs a `train_loss` or `goals`, got neither"),
-        ({"train_loss": 0.1, "sustained": 0}, "`sustained` and `every` must be at least 1, got 0 and 1"),
-        ({"train_loss": 0.1, "every": -2}, "`sustained` and `every` must be at least 1, got 1 and -2"),
+        ({"train_loss": 0.1, "sustained": 0}, "`sustained` must be a whole number of at least 1, got 0"),
+        ({"train_loss": 0.1, "every": -2}, "`every` must be a whole number of at least 1, got -2"),
     ],
 )
 def test_a_rule_checks_itself(options, message):
