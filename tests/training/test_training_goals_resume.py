@@ -58,5 +58,5 @@ def test_a_goal_that_no_check_has_is_refused():
     task = small_task()
     module = NetworkModule(networks(1)[0], task.loss)
     recorder = LossRecorder(task.train, task.test, [0], Stopping(goals={"test_accuracy": 0.9}))
-    with pytest.raises(ParameterError, match="`goals` names `test_accuracy`, which no check has; did you mean `test_loss`"):
+    with pytest.raises(ParameterError, match="`goals` names `test_accuracy`, which no check has; valid: test_loss, train_loss"):
         trainer(1, callbacks=[recorder]).fit(module, datamodule=task)
