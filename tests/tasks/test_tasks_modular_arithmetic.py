@@ -92,9 +92,9 @@ def test_guessing_costs_the_logarithm_of_the_number_of_answers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prime": 91}, "`prime` must be a prime number, got 91"),
-        ({"prime": 1}, "`prime` must be a prime number, got 1"),
-        ({"prime": 97.0}, r"`prime` must be a prime number, got 97\.0"),
+        ({"prime": 91}, "`prime` must be a prime number below 10,000, got 91"),
+        ({"prime": 1}, "`prime` must be a prime number below 10,000, got 1"),
+        ({"prime": 97.0}, r"`prime` must be a prime number below 10,000, got 97\.0"),
         ({"operation": "divison"}, "unknown `operation` 'divison'; did you mean `division`?"),
         ({"train_share": 1}, "`train_share` must lie strictly between 0 and 1, got 1"),
         ({"train_share": 0.0}, r"`train_share` must lie strictly between 0 and 1, got 0\.0"),
