@@ -175,9 +175,7 @@ class Protocol(Section):
     @classmethod
     def _fits_the_rows_and_steps(cls, optimizer: Optimizer, info: ValidationInfo) -> Optimizer:
         training, schemes = info.data.get("training"), info.data.get("schemes")
-        if training and optimizer.schedule.warmup > (budget := training.steps or training.epochs):
-            name = "steps" if training.steps else "epochs"
-            raise refused(f"expected at most `training.{name}` = {budget}, got {optimizer.schedule.warmup}", "schedule", "warmup")
+        _within_the_budget(training, optimizer.schedule.warmup, "schedule", "warmup")
         if training and optimizer.schedule.per_epoch and not training.epochs:
             raise refused("expected false under `training.steps`: only a budget in `epochs` has some", "schedule", "per_epoch")
         if schemes and optimizer.lr_rule == "inverse_tau_squared" and not any("tau" in {**row.parameters, **row.grid} for row in schemes):
@@ -187,10 +185,7 @@ class Protocol(Section):
     @field_validator("measure")
     @classmethod
     def _checks_within_the_budget(cls, measure: Measure, info: ValidationInfo) -> Measure:
-        training = info.data.get("training")
-        if training and measure.check_every > (budget := training.steps or training.epochs):
-            name = "steps" if training.steps else "epochs"
-            raise refused(f"expected at most `training.{name}` = {budget}, got {measure.check_every}", "check_every")
+        _within_the_budget(info.data.get("training"), measure.check_every, "check_every")
         return measure
 
     @field_validator("training")
@@ -339,6 +334,12 @@ class Protocol(Section):
     def problem(self, path: Key, message: str) -> str:
         """The line of an error found later: `message` after the `file:line:column` of the value at `path`."""
         return self._source.problem(path, message)
+
+
+def _within_the_budget(training: Training | None, value: int, *path: str) -> None:
+    """Refuse a `value` in updates, or epochs, beyond those of the budget, if there is a valid one."""
+    if training and value > (budget := training.steps or training.epochs):
+        raise refused(f"expected at most `training.{'steps' if training.steps else 'epochs'}` = {budget}, got {value}", *path)
 
 
 def _needs_accuracy(names: tuple[str, ...], info: ValidationInfo) -> None:

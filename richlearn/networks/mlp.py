@@ -17,7 +17,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def _at_least_one(name: str, value: object) -> int:
+def at_least_one(name: str, value: object) -> int:
+    """`value` if it is a whole number of at least 1; `ParameterError` names the argument `name` otherwise."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ParameterError(f"`{name}` must be a whole number of at least 1, got {value!r}")
     return value
@@ -51,10 +52,10 @@ class MLP(nn.Module):
         self, in_features: int, out_features: int, *, width: int = 64, depth: int = 3, activation: str = "relu", bias: bool = True
     ) -> None:
         super().__init__()
-        self.in_features = _at_least_one("in_features", in_features)
-        self.out_features = _at_least_one("out_features", out_features)
-        self.width = _at_least_one("width", width)
-        self.depth = _at_least_one("depth", depth)
+        self.in_features = at_least_one("in_features", in_features)
+        self.out_features = at_least_one("out_features", out_features)
+        self.width = at_least_one("width", width)
+        self.depth = at_least_one("depth", depth)
         make_activation = _activation(activation)
         self.activation = activation
         sizes = [in_features, *[width] * depth, out_features]

@@ -11,18 +11,13 @@ from torch import Tensor, nn
 from richlearn.errors import ParameterError, nearest
 from richlearn.networks._attention import Block, Drawn, Form, Table
 from richlearn.networks._tables import begin, cheaper
+from richlearn.networks.mlp import at_least_one
 
 VARIANTS: dict[str, Form] = {
     "post_norm": Form(nn.GELU, normalised=True, final_norm=True, biases=True, feed_forward_biases=True, scaled=False),
     "plain": Form(nn.ReLU, normalised=True, final_norm=False, biases=False, feed_forward_biases=False, scaled=False),
     "no_norm": Form(nn.ReLU, normalised=False, final_norm=False, biases=False, feed_forward_biases=True, scaled=True),
 }
-
-
-def _at_least_one(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ParameterError(f"`{name}` must be a whole number of at least 1, got {value!r}")
-    return value
 
 
 def _form(variant: object) -> Form:
@@ -78,16 +73,16 @@ class Transformer(nn.Module):
         vocabulary: int | None = None,
     ) -> None:
         super().__init__()
-        self.in_features, self.out_features = _at_least_one("in_features", in_features), _at_least_one("out_features", out_features)
-        self.width, self.heads = _at_least_one("width", width), _at_least_one("heads", heads)
+        self.in_features, self.out_features = at_least_one("in_features", in_features), at_least_one("out_features", out_features)
+        self.width, self.heads = at_least_one("width", width), at_least_one("heads", heads)
         if width % heads:
             raise ParameterError(f"`heads` must divide `width`, got {heads} heads and width {width}")
-        self.vocabulary = out_features + 2 if vocabulary is None else _at_least_one("vocabulary", vocabulary)
-        units = _at_least_one("feed_forward", feed_forward)
+        self.vocabulary = out_features + 2 if vocabulary is None else at_least_one("vocabulary", vocabulary)
+        units = at_least_one("feed_forward", feed_forward)
         form, self.variant = _form(variant), variant
         std = 1 / sqrt(width) if form.scaled else 1.0
         self.tokens, self.positions = Table(self.vocabulary, width, std=std), Table(in_features, width, std=std)
-        self.blocks = nn.ModuleList(Block(width, heads, units, form) for _ in range(_at_least_one("layers", layers)))
+        self.blocks = nn.ModuleList(Block(width, heads, units, form) for _ in range(at_least_one("layers", layers)))
         self.norm = nn.LayerNorm(width, bias=form.biases) if form.final_norm else nn.Identity()
         self.head = self._readout(form)
 

@@ -140,9 +140,9 @@ class RichnessMonitor(Timed):
             self._visit(trainer, pl_module)
         else:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._last != trainer.global_step and _ended(pl_module, trainer.global_step):
+        if self._last != trainer.global_step and (ended := _ended(pl_module, trainer.global_step)):
             with undisturbed(pl_module):
-                self.measure(trainer, pl_module, trainer.global_step, only=_ended(pl_module, trainer.global_step))
+                self.measure(trainer, pl_module, trainer.global_step, only=ended)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The end of an epoch, where neither times nor an interval were given."""

@@ -121,7 +121,6 @@ class StackedModule(LightningModule):
         self.register_buffer("done_steps", torch.tensor(0))
         for name in ("diverged", "halted"):
             self.register_buffer(name, torch.full((len(networks) + padding,), -1))
-        self._padding = padding
 
     @staticmethod
     def _key(name: str) -> str:
@@ -241,12 +240,12 @@ class StackedModule(LightningModule):
 
     def _slices(self, wanted: Tensor) -> Iterator[slice | Tensor]:
         """What is computed together so that all `wanted` members are: slices of one width, or on an accelerator just these members."""
-        total = len(wanted) - (0 if self.device.type == "cpu" else self._padding)
         if self.device.type != "cpu":
-            if len(index := wanted[:total].nonzero().flatten()):
-                yield slice(0, total) if len(index) == total else index
+            members = len(self.trials)
+            if len(index := wanted[:members].nonzero().flatten()):
+                yield slice(0, members) if len(index) == members else index
             return
-        for part in (slice(start, start + self._width) for start in range(0, total, self._width)):
+        for part in (slice(start, start + self._width) for start in range(0, len(wanted), self._width)):
             if bool(wanted[part].any()):
                 yield part
 

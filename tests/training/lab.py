@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 
 from richlearn.networks import MLP
 from richlearn.schemes import Multipliers
@@ -66,6 +66,18 @@ def fit(module: LightningModule, steps: int, **options) -> Trainer:
     running = trainer(steps, **options)
     running.fit(module)
     return running
+
+
+class Halt(Callback):
+    """Saves between bursts, and stops there."""
+
+    def __init__(self, at, path):
+        self.at, self.path = at, path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.at:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
 
 
 def farthest(network: torch.nn.Module, module: StackedModule, index: int) -> float:

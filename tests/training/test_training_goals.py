@@ -6,8 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from lab import fit, networks, small_task, trainer
-from lightning import Callback
+from lab import Halt, fit, networks, small_task, trainer
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from test_training_agreement import CHECKS, PLAIN, UNEVEN, alone, apart, hierarchy, perceptrons, stack, uneven
 
@@ -30,18 +29,6 @@ class Told:
 
     def close(self):
         self.closed = True
-
-
-class Halt(Callback):
-    """Saves between bursts, and stops there."""
-
-    def __init__(self, at, path):
-        self.at, self.path = at, path
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == self.at:
-            trainer.save_checkpoint(self.path)
-            trainer.should_stop = True
 
 
 def _callbacks(stopping: Stopping | None = GOAL) -> list[Any]:

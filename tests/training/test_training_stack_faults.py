@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from lab import fit, members, networks, small_task, stack, trainer
+from lab import Halt, fit, members, networks, small_task, stack, trainer
 from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
@@ -125,25 +125,13 @@ def test_compiled_members_diverge_alone_and_at_the_exact_update():
     assert all(_same(_state(module, index), _state(healthy, index)) for index in (1, 3, 7))
 
 
-class _Stop(Callback):
-    """Saves between bursts, and stops there."""
-
-    def __init__(self, at, path):
-        self.at, self.path = at, path
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == self.at:
-            trainer.save_checkpoint(self.path)
-            trainer.should_stop = True
-
-
 @pytest.mark.parametrize("at", [4, 21, 33])
 @pytest.mark.parametrize("batch_size", [None, 16])
 def test_resumed_is_uninterrupted_bit_for_bit(tmp_path, batch_size, at):
     task, nets, cuts = small_task(batch_size), networks(5), [4, 21, 33]
     whole = stack(task, ADAMW, nets, members(5), cuts=cuts)
     fit(whole, 40)
-    fit(stack(task, ADAMW, nets, members(5), cuts=cuts), 40, callbacks=[_Stop(at, tmp_path / "c.ckpt")])
+    fit(stack(task, ADAMW, nets, members(5), cuts=cuts), 40, callbacks=[Halt(at, tmp_path / "c.ckpt")])
     resumed = stack(task, ADAMW, networks(5, activation="relu"), members(5), cuts=cuts)
     again = trainer(40)
     again.fit(resumed, ckpt_path=tmp_path / "c.ckpt", weights_only=True)
@@ -155,7 +143,7 @@ def test_resumed_measurements_still_compare_with_initialisation(tmp_path):
     task, times = small_task(), [0, 10, 20, 40]
     whole, stopped, resumed = ([RichnessMonitor(task.train.inputs, times), LossRecorder(task.train, task.test, times)] for _ in range(3))
     fit(stack(task, ADAMW, networks(2), members(2), cuts=times), 40, callbacks=whole)
-    fit(stack(task, ADAMW, networks(2), members(2), cuts=times), 40, callbacks=[*stopped, _Stop(20, tmp_path / "c.ckpt")])
+    fit(stack(task, ADAMW, networks(2), members(2), cuts=times), 40, callbacks=[*stopped, Halt(20, tmp_path / "c.ckpt")])
     again = trainer(40, callbacks=resumed)
     again.fit(stack(task, ADAMW, networks(2), members(2), cuts=times), ckpt_path=tmp_path / "c.ckpt", weights_only=True)
     for found, expected in zip(resumed, whole, strict=True):
@@ -165,7 +153,7 @@ def test_resumed_measurements_still_compare_with_initialisation(tmp_path):
 def test_divergence_survives_a_checkpoint(tmp_path):
     task, nets = small_task(dtype=torch.float32), networks(R, torch.float32)
     module = stack(task, SGD, nets, _described((2,)), cuts=[10])
-    fit(module, 20, callbacks=[_Stop(10, tmp_path / "c.ckpt")])
+    fit(module, 20, callbacks=[Halt(10, tmp_path / "c.ckpt")])
     resumed = stack(task, SGD, nets, _described((2,)), cuts=[10])
     trainer(20).fit(resumed, ckpt_path=tmp_path / "c.ckpt")
     assert resumed.diverged_at == module.diverged_at
