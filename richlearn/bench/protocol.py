@@ -338,7 +338,7 @@ class Protocol(Section):
 
 def _within_the_budget(training: Training | None, value: int, *path: str) -> None:
     """Refuse a `value` in updates, or epochs, beyond those of the budget, if there is a valid one."""
-    if training and value > (budget := training.steps or training.epochs):
+    if training and value > (budget := training.steps or training.epochs or 0):
         raise refused(f"expected at most `training.{'steps' if training.steps else 'epochs'}` = {budget}, got {value}", *path)
 
 
