@@ -1,8 +1,10 @@
 """The `richlearn` command: it parses, calls, and turns errors into one line and an exit code."""
 
 import json
+import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -320,15 +322,30 @@ def check(
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_DFL)  # a second one stops at once; records are whole or absent either way
+    _on_signals(signal.SIG_DFL)  # a second one stops at once; records are whole or absent either way
     raise Interrupted(number)
+
+
+def _on_signals(action: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, action)
+
+
+def _not_lost(ignored: Any) -> None:
+    """Python drops what is raised inside a finalizer, and the garbage between two fits is full of them: ask again, after it."""
+    if not isinstance(ignored.exc_value, Interrupted):
+        sys.__unraisablehook__(ignored)
+        return
+    _on_signals(_stop)
+    again = threading.Timer(0.02, os.kill, [os.getpid(), ignored.exc_value.number])
+    again.daemon = True
+    again.start()
 
 
 def main() -> None:
     """Exit codes: 0 complete, 1 a batch failed or could not be written, 2 bad usage or protocol, 130 or 143 interrupted."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    _on_signals(_stop)
+    sys.unraisablehook = _not_lost
     try:
         app()
     except RichlearnError as error:

@@ -122,7 +122,12 @@ def main_with(*arguments: str | Path) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        with patch.object(sys, "argv", ["richlearn", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+        with (
+            patch.object(sys, "argv", ["richlearn", *map(str, arguments)]),
+            patch.object(sys, "unraisablehook", sys.unraisablehook),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
             cli.main()
         code = 0
     except SystemExit as stop:

@@ -4,9 +4,12 @@ import os
 import signal
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from tiny_runs import TINY, contents, exit_code, forked, go, main_with, timeless, tiny_file, wait_for
+
+from richlearn.bench.execute import Executor
 
 LONG = TINY.replace("steps: 30", "steps: 400")
 
@@ -53,6 +56,25 @@ def test_a_signal_ends_a_run_with_its_code_and_whole_records(number, code, undis
     (out / "said.txt").unlink()
     assert list((out / "records").glob(".*")) == []
     go_on(out, undisturbed)
+
+
+class Signalling:
+    """Its finalizer runs when a signal comes: what the handler raises there, Python drops."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _signalled(executor, batch):
+    Signalling()
+    time.sleep(100)
+
+
+def test_a_signal_within_a_finalizer_is_not_lost(tmp_path):
+    with patch.object(Executor, "__call__", _signalled):
+        child, out = start(tmp_path, "--devices", "1")
+    assert exit_code(child) == 143
+    assert (out / "said.txt").read_text().startswith("interrupted (SIGTERM)")
 
 
 def workers_of(child):

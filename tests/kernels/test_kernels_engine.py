@@ -164,9 +164,9 @@ def _networks(draw):
         layers.append(nn.Conv2d(shape[0], out, kernel, stride, padding, groups=groups, bias=bias))
         after = (shape[1] + 2 * padding - kernel) // stride + 1
         shape = (out, after, after)
-        layers.append(
-            draw(st.sampled_from([nn.ReLU(), nn.ReLU(inplace=True), nn.Tanh(), nn.GELU(), nn.BatchNorm2d(out), nn.GroupNorm(1, out)]))
-        )
+        following = [nn.ReLU(), nn.ReLU(inplace=True), nn.Tanh(), nn.GELU(), nn.BatchNorm2d(out)]
+        grouped = [nn.GroupNorm(1, out)] if out * after > 1 else []  # PyTorch refuses a single value
+        layers.append(draw(st.sampled_from(following + grouped)))
     layers.append(nn.Flatten(*draw(st.sampled_from([(1,), (2,)]))))
     features = shape[1] * shape[2] if layers[-1].start_dim == 2 else shape[0] * shape[1] * shape[2]
     for _ in range(draw(st.integers(0, 2))):
