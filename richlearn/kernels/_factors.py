@@ -36,13 +36,15 @@ class Factor:
         gradient: "gram": (n, m, position, feature), of a traced kernel (n, position, m, feature); "gradient": (n, m, element);
             None of a head.
         operands: "gram" only; (n, position, fan-in), or integers (n, position), of which equal ones pair.
+        settled: whether the operands are held, because they are the same in every kernel.
     """
 
     gradient: Tensor | None
     operands: list[Tensor]
+    settled: bool = False
 
     def __getitem__(self, samples: slice) -> "Factor":
-        return Factor(None if self.gradient is None else self.gradient[samples], [each[samples] for each in self.operands])
+        return Factor(None if self.gradient is None else self.gradient[samples], [each[samples] for each in self.operands], self.settled)
 
     @property
     def rows(self) -> Tensor:
@@ -171,6 +173,25 @@ def gram_rows(unit: Unit, gradients: Mapping[int, Tensor], samples: int, cotange
         else:
             found.append(_channels_last(gradient, surveyed))
     return found[0] if len(found) == 1 else torch.cat(found, dim=2)
+
+
+def at_active(unit: Unit, operands: list[Tensor], rows: Tensor) -> list[Tensor] | None:
+    """Operands and gradients at the unit's active positions; None if a gradient arrives elsewhere.
+
+    What is too small for a square to hold (1e-23 in float32) counts as none.
+    """
+    if not unit.idle:
+        return [*operands, rows]
+    active, idle = _places(unit.active), _places(unit.idle)
+    if bool(torch.linalg.vector_norm(rows[:, :, idle], dim=(2, 3)).any()):
+        return None
+    return [*(each[:, active] for each in operands), rows[:, :, active]]
+
+
+def _places(positions: tuple[int, ...]) -> slice | list[int]:
+    """An index of these positions, a view where they follow one another."""
+    first, last = positions[0], positions[-1]
+    return slice(first, last + 1) if last + 1 - first == len(positions) else list(positions)
 
 
 def gram_operands(part: Part, uses: list[Use], samples: int, device: torch.device) -> Tensor:

@@ -50,7 +50,8 @@ class Unit:
         parts: of parameters.
         contraction: "gram": (Gram matrix of operands) ∘ (Gram matrix of output gradients), summed over pairs of positions;
             "gradient": Gram matrix of per-sample parameter gradients; "jacobian": the same with gradients from autograd.
-        positions: of a sample, over all uses.
+        active: positions of a sample, over all uses of a part one after the other, at which a gradient arrives, as surveyed.
+        idle: the others, of a "gram" that is no head.
         fan_out: features of the results at one position.
         head: whether its result is the network's output, whose gradient is known.
         operations: multiply-adds.
@@ -60,11 +61,17 @@ class Unit:
     edges: tuple[int, ...]
     parts: tuple[Part, ...]
     contraction: Contraction
-    positions: int
+    active: tuple[int, ...]
+    idle: tuple[int, ...]
     fan_out: int
     head: bool = False
     operations: float = 0.0
     factor: int = 0
+
+    @property
+    def constant(self) -> bool:
+        """Whether its operands depend on no parameter in the sum."""
+        return self.contraction == "gram" and not any(use.through for part in self.parts for use in part.uses)
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ class Plan:
                 "parameter": part.parameter,
                 "uses": " + ".join(use.kind for use in part.uses) or "any",
                 "contraction": unit.contraction + (" (output)" if unit.head else ""),
-                "positions": unit.positions,
+                "positions": len(unit.active),
                 "shares": len(unit.parts),
                 "GFLOP": 2e-9 * unit.operations,
                 "kept floats/sample": unit.factor,
@@ -146,6 +153,18 @@ def _gradient_cost(parts: Sequence[Part], size: Size) -> tuple[float, int]:
     return cost, m * sum(part.size for part in parts)
 
 
+def _positions(part: Part, survey: Survey) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Positions of a part's uses, one use after the other, at which a gradient arrives, and the others; all, if it arrives nowhere."""
+    active: list[int] = []
+    start = 0
+    for use in part.uses:
+        everywhere = tuple(range(use.positions))
+        active += [start + place for place in (everywhere if use.kind == "conv" else survey.active.get(use.edge, everywhere))]
+        start += use.positions
+    every = range(start)
+    return tuple(active or every), tuple(sorted(set(every) - set(active or every)))
+
+
 def _unit(edges: tuple[int, ...], parts: Sequence[Part], survey: Survey, size: Size) -> list[Unit]:
     """The unit of `parts` with the cheaper contraction; those without a Gram form apart."""
     channels = any(part.uses[0].kind == "conv" for part in parts)  # its features are not last, as a shift's are
@@ -156,17 +175,18 @@ def _unit(edges: tuple[int, ...], parts: Sequence[Part], survey: Survey, size: S
     if gram:
         uses = {survey.same.get(use.edge, use.edge): use for part in gram for use in part.uses}.values()
         widths = {use.features for use in uses}
-        positions = sum(min(use.positions, survey.active.get(use.edge, use.positions)) for use in uses)
-        operations, factor = _gram_cost(gram, max(positions, 1), max(widths), size)
+        active, idle = _positions(gram[0], survey)
+        operations, factor = _gram_cost(gram, max(len(active), 1), max(widths), size)
         other, _ = _gradient_cost(gram, size)
         if head or (len(widths) == 1 and operations <= other):
-            found.append(Unit(edges, tuple(gram), "gram", positions, max(widths), head, size.pairs if head else operations, factor))
+            operations = size.pairs if head else operations
+            found.append(Unit(edges, tuple(gram), "gram", active, () if head else idle, max(widths), head, operations, factor))
         else:
             rest = [*gram, *rest]
     for part in rest:
         operations, factor = _gradient_cost([part], size)
-        positions = sum(use.positions for use in part.uses)
-        found.append(Unit(edges, (part,), "gradient", positions, max(use.features for use in part.uses), False, operations, factor))
+        places = tuple(range(sum(use.positions for use in part.uses)))
+        found.append(Unit(edges, (part,), "gradient", places, (), max(use.features for use in part.uses), False, operations, factor))
     return found
 
 
@@ -178,7 +198,7 @@ def _units(survey: Survey, size: Size, jacobians: dict[str, int]) -> list[Unit]:
     units = [unit for edges, parts in by_edges.items() for unit in _unit(edges, parts, survey, size)]
     for name, elements in jacobians.items():
         cost = size.pairs * elements * (size.cotangents**2 if size.full else size.cotangents)
-        units.append(Unit((), (Part((_opaque(name, elements),)),), "jacobian", 0, 0, False, cost, size.cotangents * elements))
+        units.append(Unit((), (Part((_opaque(name, elements),)),), "jacobian", (), (), 0, False, cost, size.cotangents * elements))
     return units
 
 

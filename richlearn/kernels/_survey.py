@@ -57,7 +57,7 @@ class Survey:
         constant: see `ParameterUses`.
         signature: kind, parameter and size of each recorded use of a pass.
         same: result → the earlier result that always has the same gradient.
-        active: result → at how many positions a gradient arrives, features last (a read-out at the last position: one).
+        active: result → positions at which a gradient arrives, features last (a read-out at the last position: one).
         head: result that is the output itself, or −1.
         outputs: c.
         result_sizes: elements of one sample's result, for each recorded result.
@@ -68,7 +68,7 @@ class Survey:
     constant: frozenset[int]
     signature: tuple[tuple[str, str, tuple[int, ...]], ...]
     same: Mapping[int, int]
-    active: Mapping[int, int]
+    active: Mapping[int, tuple[int, ...]]
     head: int
     outputs: int
     result_sizes: tuple[int, ...]
@@ -224,13 +224,13 @@ def _same(gradients: list[Tensor | None]) -> dict[int, int]:
     return same
 
 
-def _active(gradients: list[Tensor | None], layouts: list[Layout | str]) -> dict[int, int]:
+def _active(gradients: list[Tensor | None], layouts: list[Layout | str]) -> dict[int, tuple[int, ...]]:
     """Positions (features last) at which a gradient is not 0 throughout."""
     found = {}
     for index, (gradient, layout) in enumerate(zip(gradients, layouts, strict=True)):
         if gradient is not None and isinstance(layout, Layout) and gradient.ndim > 1:
             by_position = layout.samples_first(gradient).flatten(1, -2) if gradient.ndim > 2 or layout.positions > 1 else gradient[:, None]
-            found[index] = int((by_position != 0).any(-1).any(0).sum())
+            found[index] = tuple((by_position != 0).any(-1).any(0).nonzero().flatten().tolist())
     return found
 
 

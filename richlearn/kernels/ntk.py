@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from richlearn.errors import ParameterError
 from richlearn.kernels import _contract as contract
-from richlearn.kernels._factors import Factor, Workspace, gram_operands, gram_rows, part_gradient
+from richlearn.kernels._factors import Factor, Workspace, at_active, gram_operands, gram_rows, part_gradient
 from richlearn.kernels._jacobian import jacobians
+from richlearn.kernels._kept import KeptProducts
 from richlearn.kernels._operations import HANDLERS
 from richlearn.kernels._passes import State, attached, call, gradients, state_of
 from richlearn.kernels._plan import Plan, Size, Unit, plan
@@ -83,6 +84,8 @@ class TangentKernel:
         size = Size(len(self.x), len(self.x2), len(self._cotangents), self._full, self._symmetric)
         self._plan: Plan = plan(self._survey, size, sizes, like.element_size(), memory)
         self._work = Workspace()
+        self._kept = KeptProducts(memory - self._plan.memory)
+        self._everywhere: set[int] = set()  # units to which gradients come at other positions than in the survey
 
     @property
     def _symmetric(self) -> bool:
@@ -177,6 +180,18 @@ class TangentKernel:
 
     def _factors(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[Factor]:
         """What every unit keeps of the samples from `start` on."""
+        everywhere = len(self._everywhere)
+        kept = self._collected(request, x, start, cotangents, side)
+        if everywhere < len(self._everywhere):  # found on the way: all positions are needed
+            kept = self._collected(request, x, start, cotangents, side)
+        found = [_factor(unit, pieces, full=self._full) for unit, pieces in zip(self._plan.units, kept, strict=True)]
+        return [
+            self._kept.settled((side, start, number), factor) if unit.constant else factor
+            for number, (unit, factor) in enumerate(zip(self._plan.units, found, strict=True))
+        ]
+
+    def _collected(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[list[Tensor]]:
+        """The pieces of `_pass` for all samples from `start` on."""
         stop = min(start + self._plan.rows, len(x))
         kept: list[list[Tensor]] = [[] for _ in self._plan.units]
         for begin in range(start, stop, self._plan.batch):
@@ -184,7 +199,7 @@ class TangentKernel:
             for index, pieces in enumerate(self._pass(request, x[begin:end], cotangents)):
                 place = (side, index), slice(begin - start, end - start), stop - start
                 kept[index] = [self._store(piece, number, *place) for number, piece in enumerate(pieces)]
-        return [_factor(unit, pieces, full=self._full) for unit, pieces in zip(self._plan.units, kept, strict=True)]
+        return kept
 
     def _store(self, piece: Tensor, number: int, key: tuple, place: slice, count: int) -> Tensor:
         """`piece` among the others of its kind, in memory that is used again; alone it may stay where it is."""
@@ -204,15 +219,22 @@ class TangentKernel:
         cotangents = cotangents.to(output)
         by_edge = self._backward(output, uses, cotangents)
         exact = self._exact(request, x, cotangents)
-        for unit in self._plan.units:
+        for number, unit in enumerate(self._plan.units):
             if unit.contraction == "jacobian":
                 yield [exact[unit.parts[0].parameter]]
             elif unit.contraction == "gradient":
                 yield [part_gradient(unit.parts[0], uses.uses, by_edge, len(x), m, output)]
             else:
                 operands = [gram_operands(part, uses.uses, len(x), output.device) for part in unit.parts]
-                rows = [] if unit.head else [gram_rows(unit, by_edge, len(x), m, output)]
-                yield operands + [each if self._full else each.transpose(1, 2) for each in rows]
+                yield operands if unit.head else self._active(number, operands, gram_rows(unit, by_edge, len(x), m, output))
+
+    def _active(self, number: int, operands: list[Tensor], rows: Tensor) -> list[Tensor]:
+        """Operands and gradients (n, m, position, feature), of a traced kernel (n, position, m, feature), where gradients arrive."""
+        found = [*operands, rows] if number in self._everywhere else at_active(self._plan.units[number], operands, rows)
+        if found is None:
+            self._everywhere.add(number)
+            found = [*operands, rows]
+        return found if self._full else [*found[:-1], found[-1].transpose(1, 2)]
 
     def _backward(self, output: Tensor, uses: ParameterUses, cotangents: Tensor) -> dict[int, Tensor]:
         """Gradients (m, …) by result, those of the output itself left out."""
@@ -235,26 +257,25 @@ class TangentKernel:
     def _contract(self, request: Request, left: list[Factor], right: list[Factor], start: int, other: int, cotangents: Tensor) -> None:
         """Add every unit's part of the block of the kernel that belongs to these factors, rows by rows."""
         each, upper = len(cotangents) if self._full else 1, left is right
+        head = float(cotangents.double().square().sum())
         columns, by_target = right[0].samples, [request.shares(unit) for unit in self._plan.units]
         for begin, end in contract.row_blocks(left[0].samples, columns, each, upper=upper):
             first = begin if upper else 0
             place = slice((start + begin) * each, (start + end) * each), slice((other + first) * each, (other + columns) * each)
             for unit, shares, a, b in zip(self._plan.units, by_target, left, right, strict=True):
                 for kernel, numbers in shares:
-                    self._add(request, unit, numbers, (a[begin:end], b[first:]), kernel[place], cotangents)
+                    self._add(request, unit, numbers, (a[begin:end], b[first:]), kernel[place], head)
 
-    def _add(
-        self, request: Request, unit: Unit, numbers: list[int], factors: tuple[Factor, Factor], block: Tensor, cotangents: Tensor
-    ) -> None:
-        """What parts `numbers` of one unit give to one block."""
+    def _add(self, request: Request, unit: Unit, numbers: list[int], factors: tuple[Factor, Factor], block: Tensor, head: float) -> None:
+        """What parts `numbers` of one unit give to one block; `head`: Σ of the squared cotangents."""
         if unit.contraction != "gram":
             left, right = (factor.rows.flatten(0, 1) if self._full else factor.rows.flatten(1) for factor in factors)
             contract.add_product(block, left, right, request.rate(unit.parts[0]))
         elif unit.head and self._full:
-            contract.add_head(block, request.weights(unit, numbers, *factors)[:, 0, :, 0], len(cotangents))
+            contract.add_head(block, self._weights(request, unit, numbers, *factors)[:, 0, :, 0], len(block) // factors[0].samples)
         elif unit.head:  # the gradient there is the cotangent, the same for all samples
             for number in numbers:
-                rate = float(cotangents.double().square().sum()) * request.rate(unit.parts[number])
+                rate = head * request.rate(unit.parts[number])
                 contract.add_traced_head(block, factors[0].operands[number], factors[1].operands[number], rate)
         else:
             self._add_gram(request, unit, numbers, factors, block)
@@ -264,12 +285,17 @@ class TangentKernel:
         left, right = factors
         each = len(block) // left.samples
         positions = left.operands[0].shape[1] * right.operands[0].shape[1]
-        if not positions:  # no gradient arrives at all
+        if not positions:  # inputs without any position
             return
         for begin, end in contract.gram_blocks(left.samples, right.samples, 1 if self._full else positions):
             part = left[begin:end]
             add = contract.add_full if self._full else contract.add_traced
-            add(block[begin * each : end * each], request.weights(unit, numbers, part, right), part.rows, right.rows)
+            add(block[begin * each : end * each], self._weights(request, unit, numbers, part, right), part.rows, right.rows)
+
+    def _weights(self, request: Request, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
+        """Products of operands, weighted by the rates."""
+        rates = [request.rate(unit.parts[number]) for number in numbers]
+        return self._kept.product(rates, numbers, left, right, lambda: request.weights(unit, numbers, left, right))
 
 
 def _same_stream(x: Tensor):
@@ -282,17 +308,12 @@ def _layer(parameter: str) -> str:
 
 
 def _factor(unit: Unit, pieces: list[Tensor], *, full: bool) -> Factor:
-    """The pieces as a factor; positions where no gradient arrives are dropped."""
+    """The pieces as a factor."""
     if unit.contraction != "gram":
         return Factor(pieces[0], [])
     if unit.head:
         return Factor(None, pieces)
     *operands, rows = pieces
-    axis = 2 if full else 1
-    if rows.shape[axis] > 1:
-        active = ((rows.amax(-1) != 0) | (rows.amin(-1) != 0)).any(0).any(2 - axis).nonzero().flatten()
-        if len(active) < rows.shape[axis]:
-            operands, rows = [each.index_select(1, active) for each in operands], rows.index_select(axis, active)
     return Factor(rows if full else rows.flatten(2), operands)
 
 

@@ -1,0 +1,122 @@
+"""An engine that is asked again and again: what it keeps between kernels never shows in them."""
+
+import pytest
+import torch
+from torch import nn
+from zoo import COVERED, Calls, Transformer, made, slow
+
+from richlearn.kernels import TangentKernel
+from richlearn.kernels._factors import Factor
+from richlearn.kernels._kept import KeptProducts
+from richlearn.networks import TwoLayer
+
+
+def _two_layer(seed=0):
+    return made(lambda: TwoLayer(6, 2, width=5), seed=seed)
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace"])
+@pytest.mark.parametrize("name", ["transformer", "lenet", "tied embedding and read-out", "one Linear twice"])
+def test_kernels_asked_for_again_are_the_same_bit_for_bit(name, outputs):
+    network, x = made(COVERED[name][0]), COVERED[name][1]()
+    engine = TangentKernel(network, x, outputs=outputs)
+    first = engine(network)
+    assert all(torch.equal(engine(network), first) for _ in range(3))
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace"])
+def test_later_networks_and_rates_are_served(outputs):
+    x = torch.randn(7, 6, dtype=torch.float64)
+    engine = TangentKernel(_two_layer(), x, outputs=outputs)
+    first = next(name for name, _ in _two_layer().named_parameters())
+    for seed in range(4):
+        for rates in (None, {first: 0.3}, {first: 1.7}):
+            expected = slow(_two_layer(seed), x, outputs=outputs, rates=rates)
+            torch.testing.assert_close(engine(_two_layer(seed), rates=rates), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_layers_of_a_kernel_that_is_kept():
+    x = torch.randn(7, 6, dtype=torch.float64)
+    engine = TangentKernel(_two_layer(), x)
+    kernels = [engine(_two_layer()) for _ in range(3)]
+    torch.testing.assert_close(sum(engine.layers(_two_layer()).values()), kernels[2], rtol=1e-12, atol=1e-12)
+
+
+def test_a_probe_that_changes_in_place_is_seen():
+    x = torch.randn(7, 6, dtype=torch.float64)
+    engine = TangentKernel(_two_layer(), x)
+    for _ in range(3):
+        engine(_two_layer())
+    x.mul_(2.0)
+    for _ in range(3):
+        torch.testing.assert_close(engine(_two_layer()), slow(_two_layer(), x), rtol=1e-11, atol=1e-12)
+
+
+def test_buffers_before_the_first_layer_may_change():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = _two_layer()
+            self.register_buffer("mean", torch.zeros(6, dtype=torch.float64))
+
+        def forward(self, x):
+            return self.net(x - self.mean)
+
+    network, x = Shifted(), torch.randn(7, 6, dtype=torch.float64)
+    engine = TangentKernel(network, x)
+    for mean in (0.0, 0.0, 0.0, 1.0, 0.0, 2.0):
+        network.mean.fill_(mean)
+        torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
+
+
+def test_two_sets_are_kept_apart():
+    x, x2 = torch.randn(7, 6, dtype=torch.float64), torch.randn(4, 6, dtype=torch.float64)
+    engine = TangentKernel(_two_layer(), x, x2)
+    for _ in range(3):
+        torch.testing.assert_close(engine(_two_layer()), slow(_two_layer(), x, x2), rtol=1e-11, atol=1e-12)
+
+
+def _kept_bytes(kept):
+    operands = [each for held in kept._operands.values() for each in held]
+    return sum(each.nbytes for each in operands + [product for _, product in kept._products.values()])
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 400, 1200, 10_000])
+def test_no_more_is_kept_than_allowed(limit):
+    kept, calls = KeptProducts(limit), []
+    operands = torch.randn(10, 1, 10)  # 400 bytes, as their product
+
+    def compute():
+        calls.append(1)
+        return operands[:, 0] @ operands[:, 0].T
+
+    for _ in range(4):
+        factor = kept.settled("left", Factor(None, [operands.clone()]))
+        assert torch.equal(kept.product([1.0], [0], factor, factor, compute), operands[:, 0] @ operands[:, 0].T)
+        assert _kept_bytes(kept) <= max(limit, 0)
+    assert len(calls) == (2 if limit >= 800 else 4)
+
+
+def test_gradients_that_come_to_other_positions_than_in_the_survey():
+    """The first samples read the last position only; the maximum of later ones lies elsewhere."""
+    network = made(lambda: Calls(lambda s, x: s.head(s.first(x).relu().amax(1)), first=nn.Linear(4, 6), head=nn.Linear(6, 2)))
+    x = torch.randn(5, 3, 4, dtype=torch.float64)
+    with torch.no_grad():
+        network.first.weight.abs_()
+        network.first.bias.zero_()
+    x[:2, 2] = 10.0 + x[:2, 2].abs()
+    x[3, 0] = 20.0 + x[3, 0].abs()
+    for outputs in ("full", "trace"):
+        engine = TangentKernel(network, x, outputs=outputs)
+        assert any(unit.idle for unit in engine._plan.units)
+        assert not engine._everywhere
+        for _ in range(3):
+            torch.testing.assert_close(engine(network), slow(network, x, outputs=outputs), rtol=1e-11, atol=1e-12)
+        assert engine._everywhere
+
+
+def test_a_read_out_at_the_last_position_keeps_that_position_alone():
+    engine = TangentKernel(made(Transformer), COVERED["transformer"][1](), outputs="trace")
+    engine(made(Transformer))
+    assert any(unit.idle for unit in engine._plan.units)
+    assert not engine._everywhere
