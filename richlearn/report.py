@@ -13,8 +13,9 @@ from richlearn.bench import leaderboard
 from richlearn.bench._yaml import load as load_yaml
 from richlearn.bench.content import canonical_json
 from richlearn.bench.folder import RunFolder
-from richlearn.bench.protocol import Protocol, SchemeRow, find, load, parse
+from richlearn.bench.protocol import Protocol, find, load, parse
 from richlearn.bench.records import Contents, RecordStore
+from richlearn.bench.rows import SchemeRow
 from richlearn.bench.runner import Runner, Settings
 from richlearn.bench.trials import TrialMaker
 from richlearn.errors import RichlearnError, UsageError

@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from richlearn.bench._sections import VARIANT
-from richlearn.bench.protocol import Protocol, SchemeRow
+from richlearn.bench.protocol import Protocol
+from richlearn.bench.rows import SchemeRow
 from richlearn.bench.trials import TrialMaker
 from richlearn.errors import NotApplicable, RichlearnError, UsageError
 

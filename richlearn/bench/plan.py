@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from richlearn.bench.content import differences
-from richlearn.bench.protocol import SchemeRow
+from richlearn.bench.rows import SchemeRow
 from richlearn.bench.search import Outcomes, Search
 from richlearn.bench.search import centre as search_centre
 from richlearn.bench.trials import Batch, Trial, TrialMaker

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from richlearn.bench.protocol import Protocol, SchemeRow
+from richlearn.bench.protocol import Protocol
+from richlearn.bench.rows import SchemeRow
 from richlearn.bench.trials import Trial, TrialMaker
 from richlearn.errors import NotApplicable
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from richlearn import catalog
 from richlearn.bench._sections import VARIANT
 from richlearn.bench.content import canonical_json, content_hash, text_hash
-from richlearn.bench.protocol import Protocol, SchemeRow
+from richlearn.bench.protocol import Protocol
+from richlearn.bench.rows import SchemeRow
 from richlearn.errors import ParameterError, UsageError
 
 Role = Literal["score", "search"]

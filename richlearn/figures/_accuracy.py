@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from richlearn.errors import UsageError
 from richlearn.figures._classification import (
@@ -16,7 +15,9 @@ from richlearn.figures._classification import (
     chance_accuracy,
     cut_text,
     diverged_text,
+    legend,
     one_panel,
+    panel_grid,
     served,
     title,
 )
@@ -24,6 +25,7 @@ from richlearn.figures._style import GREY, steps_axis, styled
 from richlearn.figures._tables import largest_size, seeds_text
 
 _DASHES = {"train_accuracy": (0, (4, 1.5)), ACCURACY: "-"}
+_GOAL = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
 
 
 def _ends(trials: pd.DataFrame, points: pd.DataFrame) -> dict[Any, float]:
@@ -63,18 +65,8 @@ def _axes(axes: Axes, protocol: Any, name: str, steps: np.ndarray) -> None:
     steps_axis(axes, steps[steps > 0].min(initial=max(steps.max(), 1.0)), max(steps.max(), 1.0))
     axes.set(ylim=(-0.03, 1.03), title=name)
     if protocol.goal.quantity == ACCURACY:
-        axes.axhline(protocol.goal.threshold, color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=1, label="goal")
+        axes.axhline(protocol.goal.threshold, **_GOAL, zorder=1, label="goal")
     axes.label_outer()
-
-
-def _legend(figure: Figure, panels: dict[str, list[Line]], protocol: Any, columns: list[str]) -> None:
-    texts = {line.text: line.colour for lines in panels.values() for line in lines}
-    single = next(iter(texts.values())) if len(texts) == 1 else GREY
-    handles = [Line2D([], [], color=colour, label=text) for text, colour in texts.items()] if len(texts) > 1 else []
-    handles += [Line2D([], [], color=single, linestyle=_DASHES[name], label=name.replace("_", " ")) for name in columns]
-    if protocol.goal.quantity == ACCURACY:
-        handles.append(Line2D([], [], color=GREY, linewidth=0.8, linestyle=(0, (1, 1.5)), label=f"goal: {protocol.goal.threshold:g}"))
-    figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
 
 
 @styled
@@ -98,18 +90,14 @@ def accuracy_curves(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any) -
     histories = {column: found for column in _DASHES if len(found := history(table, curves, column)) and found.notna().any(axis=None)}
     if ACCURACY not in histories:
         raise UsageError(f"`accuracy_curves` needs measured accuracies; `{protocol.name}` has none")
-    columns = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.7 * columns + 1.6 + (columns == 1) * 2, 2.5 * rows + 0.6 + (columns == 1)))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    figure, grid = panel_grid(panels, 1.6)
     steps = np.unique(np.concatenate([found.index.to_numpy(np.float64) for found in histories.values()]))
-    for axes, (name, lines) in zip(grid, panels.items(), strict=False):
+    for axes, (name, lines) in zip(grid, panels.items(), strict=True):
         _panel(axes, lines, table, histories)
         _axes(axes, protocol, name, steps)
-    for axes in grid[len(panels) :]:
-        axes.remove()
     figure.supylabel("accuracy", fontsize=9.5)
-    _legend(figure, panels, protocol, list(histories))
+    goal = {f"goal: {protocol.goal.threshold:g}": _GOAL} if protocol.goal.quantity == ACCURACY else {}
+    legend(figure, panels, {column.replace("_", " "): {"linestyle": _DASHES[column]} for column in histories} | goal)
     notes = size, cut_text(panels, cells), diverged_text(table, "at chance")
     figure.suptitle(title(f"{protocol.name}: mean over {seeds_text(table)}", *notes))
     return figure

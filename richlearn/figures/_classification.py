@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from richlearn.bench.scores import chance_error
 from richlearn.errors import UsageError
-from richlearn.figures._style import PALETTE, plain_logs
+from richlearn.figures._style import GREY, PALETTE, plain_logs
 from richlearn.figures._tables import label, scored
 
 REACHED = "first_reached"  # the goal, on the test set
@@ -124,6 +127,26 @@ def by_alpha(cells: Sequence[Any]) -> dict[str, list[Line]]:
         ]
         panels[_alpha(alpha)] = lines
     return panels
+
+
+def panel_grid(panels: dict[str, list[Line]], beside: float) -> tuple[Figure, list[Axes]]:
+    """A figure with as many axes as there are panels, of shared scales, in one row or two; `beside`: inches for the legend."""
+    across = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(2.7 * across + beside + (across == 1) * 2, 2.5 * down + 0.6 + (across == 1)))
+    grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    return figure, grid[: len(panels)]
+
+
+def legend(figure: Figure, panels: dict[str, list[Line]], kinds: dict[str, dict[str, Any]]) -> None:
+    """Beside the panels: a colour for each row, and what each kind of line means, text -> its looks."""
+    texts = {line.text: line.colour for lines in panels.values() for line in lines}
+    single = next(iter(texts.values())) if len(texts) == 1 else GREY
+    handles = [Line2D([], [], color=colour, label=text) for text, colour in texts.items()] if len(texts) > 1 else []
+    handles += [Line2D([], [], **{"color": single, **looks}, label=text) for text, looks in kinds.items()]
+    figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
 
 
 def cut_text(panels: dict[str, list[Line]], cells: Sequence[Any]) -> str:

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from richlearn.figures._classification import (
     FITTED,
@@ -18,13 +17,15 @@ from richlearn.figures._classification import (
     diverged_text,
     goal_text,
     has_fit,
+    legend,
     one_panel,
+    panel_grid,
     readable_logs,
     served,
     times,
     title,
 )
-from richlearn.figures._style import GREY, styled
+from richlearn.figures._style import styled
 from richlearn.figures._tables import largest_size, seeds_text
 
 _LOOKS = {REACHED: {"linestyle": "-", "linewidth": 1.6}, FITTED: {"linestyle": (0, (3, 1.5)), "linewidth": 0.9}}
@@ -72,16 +73,6 @@ def _ends(table: pd.DataFrame, columns: list[str], budget: int) -> tuple[float, 
     return float(max(min(known.min(initial=budget) / 2, budget / 10), 0.5)), float(budget)
 
 
-def _legend(figure: Figure, panels: dict[str, list[Line]], protocol: Any, columns: list[str]) -> None:
-    texts = {line.text: line.colour for lines in panels.values() for line in lines}
-    single = next(iter(texts.values())) if len(texts) == 1 else GREY
-    handles = [Line2D([], [], color=colour, label=text) for text, colour in texts.items()] if len(texts) > 1 else []
-    for column, part in ((FITTED, "train"), (REACHED, "test")):
-        if column in columns:
-            handles.append(Line2D([], [], color=single, label=goal_text(protocol, part), **_LOOKS[column]))
-    figure.legend(handles=handles, loc="outside right center", handlelength=2.6)
-
-
 @styled
 def share_reached(trials: pd.DataFrame, protocol: Any) -> Figure:
     """Share of a row's runs whose goal held at some check up to each update, a step function that ends at the budget.
@@ -100,19 +91,15 @@ def share_reached(trials: pd.DataFrame, protocol: Any) -> Figure:
     cells, columns = protocol.cells(), [FITTED, REACHED] if has_fit(protocol, table) else [REACHED]
     panels = _counted(_panels(cells), table)
     ends = _ends(table, columns, protocol.budget())
-    across = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
-    down = -(-len(panels) // across)
-    figure = Figure(figsize=(2.7 * across + 1.8 + (across == 1) * 2, 2.5 * down + 0.6 + (across == 1)))
-    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).ravel()
-    for axes, (name, lines) in zip(grid, panels.items(), strict=False):
+    figure, grid = panel_grid(panels, 1.8)
+    for axes, (name, lines) in zip(grid, panels.items(), strict=True):
         _panel(axes, lines, table, columns, ends)
         axes.set(xscale="log", xlim=ends, ylim=(-0.03, 1.03), xlabel="optimiser updates", title=name)
         readable_logs(axes.xaxis)
         axes.label_outer()
-    for axes in grid[len(panels) :]:
-        axes.remove()
     figure.supylabel("share of runs that reached the goal", fontsize=9.5)
-    _legend(figure, panels, protocol, columns)
+    parts = {FITTED: "train", REACHED: "test"}
+    legend(figure, panels, {goal_text(protocol, parts[column]): _LOOKS[column] for column in columns})
     notes = size, cut_text(panels, cells), diverged_text(table, "counted as not reaching it")
     figure.suptitle(title(f"{protocol.name}: {seeds_text(table)}, budget {protocol.budget():,} updates", *notes))
     return figure

@@ -149,10 +149,13 @@ def chosen(cells: Sequence[Any], most: int) -> list[int]:
 
 
 def seeds_text(trials: pd.DataFrame) -> str:
-    """How many seeds a picture averages.
+    """How many seeds a picture averages; a range where rows have unlike numbers of them so far.
 
-    >>> seeds_text(pd.DataFrame({"seed": [0, 1, 1]}))
+    >>> seeds_text(pd.DataFrame({"cell_index": [0, 0, 0], "seed": [0, 1, 1]}))
     '2 seeds'
+    >>> seeds_text(pd.DataFrame({"cell_index": [0, 0, 1], "seed": [0, 1, 1]}))
+    '1-2 seeds'
     """
-    number = trials["seed"].nunique()
-    return f"{number} seed{'s' * (number != 1)}"
+    numbers = trials.groupby("cell_index")["seed"].nunique()
+    low, high = int(numbers.min()), int(numbers.max())
+    return f"{low}-{high} seeds" if low < high else f"{high} seed{'s' * (high != 1)}"

@@ -9,7 +9,7 @@ import torch
 from tiny_runs import SEARCHED, tiny
 
 from richlearn.bench.build import network_of, task_of
-from richlearn.bench.protocol import SchemeRow
+from richlearn.bench.rows import SchemeRow
 from richlearn.bench.search import Search, centre
 from richlearn.bench.trials import TrialMaker
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_runs import SCHEME, tiny
 
 from richlearn import catalog
-from richlearn.bench.protocol import SchemeRow
+from richlearn.bench.rows import SchemeRow
 from richlearn.bench.trials import TrialMaker, rows_of
 from richlearn.errors import ParameterError, UsageError
 

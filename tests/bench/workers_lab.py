@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from richlearn.bench.protocol import SchemeRow
+from richlearn.bench.rows import SchemeRow
 from richlearn.bench.trials import Batch, Trial
 from richlearn.errors import StorageError
 
