@@ -331,13 +331,18 @@ def _on_signals(action: Any) -> None:
         signal.signal(number, action)
 
 
+def _ask_again(number: int) -> None:
+    if signal.getsignal(number) is _stop:  # another signal may have come through
+        os.kill(os.getpid(), number)
+
+
 def _not_lost(ignored: Any) -> None:
     """Python drops what is raised inside a finalizer, and the garbage between two fits is full of them: ask again, after it."""
     if not isinstance(ignored.exc_value, Interrupted):
         sys.__unraisablehook__(ignored)
         return
     _on_signals(_stop)
-    again = threading.Timer(0.02, os.kill, [os.getpid(), ignored.exc_value.number])
+    again = threading.Timer(0.02, _ask_again, [ignored.exc_value.number])
     again.daemon = True
     again.start()
 

@@ -1,6 +1,6 @@
 """From gradients of results to what each contraction keeps of a sample."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from richlearn.kernels._plan import Part, Unit
 from richlearn.kernels._survey import SurveyedUse
-from richlearn.kernels._uses import Use
+from richlearn.kernels._uses import ParameterUses, Use
 
 
 @dataclass
@@ -36,15 +36,16 @@ class Factor:
         gradient: "gram": (n, m, position, feature), of a traced kernel (n, position, m, feature); "gradient": (n, m, element);
             None of a head.
         operands: "gram" only; (n, position, fan-in), or integers (n, position), of which equal ones pair.
-        settled: whether the operands are held, because they are the same in every kernel.
+        held: of operands that are the same in every kernel, where they are held; see `KeptProducts`.
     """
 
     gradient: Tensor | None
     operands: list[Tensor]
-    settled: bool = False
+    held: tuple[Hashable, ...] = ()
 
     def __getitem__(self, samples: slice) -> "Factor":
-        return Factor(None if self.gradient is None else self.gradient[samples], [each[samples] for each in self.operands], self.settled)
+        held = self.held and (*self.held, samples.start, samples.stop)
+        return Factor(None if self.gradient is None else self.gradient[samples], [each[samples] for each in self.operands], held)
 
     @property
     def rows(self) -> Tensor:
@@ -94,15 +95,18 @@ def _channels_last(gradient: Tensor, surveyed: SurveyedUse) -> Tensor:
     return by_sample.flatten(2, -2) if by_sample.ndim > 3 else by_sample[:, :, None]
 
 
-def _operand(use: Use, surveyed: SurveyedUse, samples: int, device: torch.device | None = None) -> Tensor:
-    """The operand of a use in the Gram contraction; of a shift, which has none, the number of each position's group."""
+def _groups(surveyed: SurveyedUse, shape: torch.Size, samples: int, device: torch.device) -> Tensor:
+    """Of a shift whose result has this `shape`, the number of each position's group."""
+    _, *outer, _ = surveyed.layout.samples_first(torch.empty(shape, device="meta")).shape
+    numbers = torch.arange(prod(surveyed.alignment[:-1]), device=device).view(surveyed.alignment[:-1])
+    return numbers.expand(outer).flatten().expand(samples, -1)
+
+
+def _operand(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
+    """The operand of a use in the Gram contraction."""
     if use.kind == "conv":
         patches = _patches(use, surveyed, samples)
         return patches.flatten(1, 2).transpose(1, 2)
-    if use.kind == "shift":
-        *outer, _ = surveyed.shape
-        numbers = torch.arange(prod(surveyed.alignment[:-1]), device=device).view(surveyed.alignment[:-1])
-        return numbers.expand(outer).flatten().expand(samples, -1)
     operand = surveyed.layout.samples_first(use.operand)  # type: ignore[arg-type]
     return operand.reshape(samples, -1, operand.shape[-1]) if use.kind == "linear" else operand.reshape(samples, -1)
 
@@ -180,6 +184,8 @@ def at_active(unit: Unit, operands: list[Tensor], rows: Tensor) -> list[Tensor] 
 
     What is too small for a square to hold (1e-23 in float32) counts as none.
     """
+    if rows.shape[2] != len(unit.active) + len(unit.idle):  # longer or shorter sequences than those surveyed
+        return None
     if not unit.idle:
         return [*operands, rows]
     active, idle = _places(unit.active), _places(unit.idle)
@@ -194,7 +200,12 @@ def _places(positions: tuple[int, ...]) -> slice | list[int]:
     return slice(first, last + 1) if last + 1 - first == len(positions) else list(positions)
 
 
-def gram_operands(part: Part, uses: list[Use], samples: int, device: torch.device) -> Tensor:
-    """Operands of all uses of a part, positions one after the other."""
-    found = [_operand(uses[surveyed.index], surveyed, samples, device) for surveyed in part.uses]
+def gram_operands(part: Part, uses: ParameterUses, samples: int, device: torch.device) -> Tensor:
+    """Operands of all uses of a part, positions one after the other; a shift has none, its groups of positions stand in their place."""
+    found = [
+        _groups(surveyed, uses.shapes[surveyed.edge], samples, device)
+        if surveyed.kind == "shift"
+        else _operand(uses.uses[surveyed.index], surveyed, samples)
+        for surveyed in part.uses
+    ]
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)

@@ -158,8 +158,7 @@ def _positions(part: Part, survey: Survey) -> tuple[tuple[int, ...], tuple[int, 
     active: list[int] = []
     start = 0
     for use in part.uses:
-        everywhere = tuple(range(use.positions))
-        active += [start + place for place in (everywhere if use.kind == "conv" else survey.active.get(use.edge, everywhere))]
+        active += [start + place for place in survey.active.get(use.edge, range(use.positions))]
         start += use.positions
     every = range(start)
     return tuple(active or every), tuple(sorted(set(every) - set(active or every)))
@@ -167,8 +166,8 @@ def _positions(part: Part, survey: Survey) -> tuple[tuple[int, ...], tuple[int, 
 
 def _unit(edges: tuple[int, ...], parts: Sequence[Part], survey: Survey, size: Size) -> list[Unit]:
     """The unit of `parts` with the cheaper contraction; those without a Gram form apart."""
-    channels = any(part.uses[0].kind == "conv" for part in parts)  # its features are not last, as a shift's are
-    gram = [part for part in parts if part.has_gram and not (channels and part.uses[0].kind == "shift")]
+    channels = any(part.uses[0].kind == "conv" for part in parts)  # its features are not last, as those of all others are
+    gram = [part for part in parts if part.has_gram and not (channels and part.uses[0].kind != "conv")]
     rest = [part for part in parts if part not in gram]
     found = []
     head = edges == (survey.head,)

@@ -224,12 +224,15 @@ def _same(gradients: list[Tensor | None]) -> dict[int, int]:
     return same
 
 
-def _active(gradients: list[Tensor | None], layouts: list[Layout | str]) -> dict[int, tuple[int, ...]]:
-    """Positions (features last) at which a gradient is not 0 throughout."""
+def _active(gradients: list[Tensor | None], layouts: list[Layout | str], channels: Set[int]) -> dict[int, tuple[int, ...]]:
+    """Positions at which a gradient is not 0 throughout; features are last, but those of the results `channels`."""
     found = {}
     for index, (gradient, layout) in enumerate(zip(gradients, layouts, strict=True)):
         if gradient is not None and isinstance(layout, Layout) and gradient.ndim > 1:
-            by_position = layout.samples_first(gradient).flatten(1, -2) if gradient.ndim > 2 or layout.positions > 1 else gradient[:, None]
+            by_sample = layout.samples_first(gradient)
+            if index in channels:
+                by_sample = by_sample.movedim(2 if layout.positions > 1 else 1, -1)
+            by_position = by_sample.flatten(1, -2) if by_sample.ndim > 2 else by_sample[:, None]
             found[index] = tuple((by_position != 0).any(-1).any(0).nonzero().flatten().tolist())
     return found
 
@@ -268,7 +271,7 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
         constant=constant,
         signature=signature(few.uses),
         same=_same(found),
-        active=_active(found, layouts),
+        active=_active(found, layouts, {use.edge for use in covered if use.kind == "conv"}),
         head=heads[0] if heads else -1,
         outputs=few.output[0].numel(),
         result_sizes=tuple(value.numel() // FEW for value in few.uses.results),

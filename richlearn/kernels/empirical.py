@@ -12,7 +12,7 @@ from richlearn.kernels.ntk import MEMORY, Outputs, TangentKernel
 def empirical_ntk(
     network: nn.Module,
     x: Shaped[Tensor, "sample *input"],
-    x2: Shaped[Tensor, "sample2 *input"] | None = None,
+    x2: Shaped[Tensor, "sample2 *input2"] | None = None,
     *,
     outputs: Outputs = "full",
     rates: Mapping[str, float] | None = None,
@@ -47,7 +47,7 @@ def empirical_ntk(
 def layer_ntks(
     network: nn.Module,
     x: Shaped[Tensor, "sample *input"],
-    x2: Shaped[Tensor, "sample2 *input"] | None = None,
+    x2: Shaped[Tensor, "sample2 *input2"] | None = None,
     *,
     outputs: Outputs = "full",
     rates: Mapping[str, float] | None = None,
@@ -60,7 +60,7 @@ def layer_ntks(
 def estimated_ntk(
     network: nn.Module,
     x: Shaped[Tensor, "sample *input"],
-    x2: Shaped[Tensor, "sample2 *input"] | None = None,
+    x2: Shaped[Tensor, "sample2 *input2"] | None = None,
     *,
     samples: int = 8,
     seed: int = 0,

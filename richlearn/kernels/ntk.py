@@ -51,7 +51,7 @@ class TangentKernel:
         samples: with "trace": estimate it from this many random-sign combinations of the outputs (unbiased;
             Hutchinson 1990), for networks of many outputs.
         seed: of these combinations.
-        memory: bytes that the computation may use beyond the kernel itself.
+        memory: bytes that the computation may use beyond the kernel itself; what is the same in every kernel is kept in them.
 
     Raises:
         ParameterError: an argument out of range, or a network whose samples depend on one another (batch normalisation or
@@ -62,7 +62,7 @@ class TangentKernel:
         self,
         network: nn.Module,
         x: Shaped[Tensor, "sample *input"],
-        x2: Shaped[Tensor, "sample2 *input"] | None = None,
+        x2: Shaped[Tensor, "sample2 *input2"] | None = None,
         *,
         outputs: Outputs = "full",
         samples: int | None = None,
@@ -85,7 +85,7 @@ class TangentKernel:
         self._plan: Plan = plan(self._survey, size, sizes, like.element_size(), memory)
         self._work = Workspace()
         self._kept = KeptProducts(memory - self._plan.memory)
-        self._everywhere: set[int] = set()  # units to which gradients come at other positions than in the survey
+        self._everywhere: set[int] = set()  # units to which gradients came at other positions than in the survey, once
 
     @property
     def _symmetric(self) -> bool:
@@ -186,7 +186,7 @@ class TangentKernel:
             kept = self._collected(request, x, start, cotangents, side)
         found = [_factor(unit, pieces, full=self._full) for unit, pieces in zip(self._plan.units, kept, strict=True)]
         return [
-            self._kept.settled((side, start, number), factor) if unit.constant else factor
+            self._kept.settled((side, start, number), factor) if unit.constant and (self._full or not unit.head) else factor
             for number, (unit, factor) in enumerate(zip(self._plan.units, found, strict=True))
         ]
 
@@ -225,10 +225,10 @@ class TangentKernel:
             elif unit.contraction == "gradient":
                 yield [part_gradient(unit.parts[0], uses.uses, by_edge, len(x), m, output)]
             else:
-                operands = [gram_operands(part, uses.uses, len(x), output.device) for part in unit.parts]
-                yield operands if unit.head else self._active(number, operands, gram_rows(unit, by_edge, len(x), m, output))
+                operands = [gram_operands(part, uses, len(x), output.device) for part in unit.parts]
+                yield operands if unit.head else self._pieces(number, operands, gram_rows(unit, by_edge, len(x), m, output))
 
-    def _active(self, number: int, operands: list[Tensor], rows: Tensor) -> list[Tensor]:
+    def _pieces(self, number: int, operands: list[Tensor], rows: Tensor) -> list[Tensor]:
         """Operands and gradients (n, m, position, feature), of a traced kernel (n, position, m, feature), where gradients arrive."""
         found = [*operands, rows] if number in self._everywhere else at_active(self._plan.units[number], operands, rows)
         if found is None:
@@ -237,10 +237,9 @@ class TangentKernel:
         return found if self._full else [*found[:-1], found[-1].transpose(1, 2)]
 
     def _backward(self, output: Tensor, uses: ParameterUses, cotangents: Tensor) -> dict[int, Tensor]:
-        """Gradients (m, …) by result, those of the output itself left out."""
-        heads = {unit.edges for unit in self._plan.units if unit.head}
-        others = {unit.edges for unit in self._plan.units if not unit.head and unit.contraction != "jacobian"}
-        wanted = sorted({edge for edges in others - heads for edge in edges})
+        """Gradients (m, …) by result, those left out that only heads have, which know them."""
+        units = [unit for unit in self._plan.units if not unit.head and unit.contraction != "jacobian"]
+        wanted = sorted({edge for unit in units for edge in unit.edges})
         if not wanted or not output.requires_grad:
             return {}
         spread = cotangents[:, None, :].expand(-1, len(output), -1)
@@ -294,8 +293,8 @@ class TangentKernel:
 
     def _weights(self, request: Request, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
         """Products of operands, weighted by the rates."""
-        rates = [request.rate(unit.parts[number]) for number in numbers]
-        return self._kept.product(rates, numbers, left, right, lambda: request.weights(unit, numbers, left, right))
+        given = request.targets[unit.parts[numbers[0]].parameter].dtype, [request.rate(unit.parts[number]) for number in numbers]
+        return self._kept.product(numbers, given, left, right, lambda: request.weights(unit, numbers, left, right))
 
 
 def _same_stream(x: Tensor):

@@ -76,6 +76,18 @@ def test_two_sets_are_kept_apart():
         torch.testing.assert_close(engine(_two_layer()), slow(_two_layer(), x, x2), rtol=1e-11, atol=1e-12)
 
 
+def test_products_of_what_has_changed_are_forgotten():
+    kept, operands = KeptProducts(10_000), torch.randn(10, 1, 10)
+
+    def product(values):
+        factor = kept.settled("left", Factor(None, [values]))
+        return kept.product([0], [1.0], factor, factor, lambda: values[:, 0] @ values[:, 0].T)
+
+    for values in (operands, operands, operands, operands + 1.0, operands):
+        assert torch.equal(product(values.clone()), values[:, 0] @ values[:, 0].T)
+    assert _kept_bytes(kept) == 0
+
+
 def _kept_bytes(kept):
     operands = [each for held in kept._operands.values() for each in held]
     return sum(each.nbytes for each in operands + [product for _, product in kept._products.values()])
@@ -92,7 +104,7 @@ def test_no_more_is_kept_than_allowed(limit):
 
     for _ in range(4):
         factor = kept.settled("left", Factor(None, [operands.clone()]))
-        assert torch.equal(kept.product([1.0], [0], factor, factor, compute), operands[:, 0] @ operands[:, 0].T)
+        assert torch.equal(kept.product([0], [1.0], factor, factor, compute), operands[:, 0] @ operands[:, 0].T)
         assert _kept_bytes(kept) <= max(limit, 0)
     assert len(calls) == (2 if limit >= 800 else 4)
 
@@ -113,6 +125,40 @@ def test_gradients_that_come_to_other_positions_than_in_the_survey():
         for _ in range(3):
             torch.testing.assert_close(engine(network), slow(network, x, outputs=outputs), rtol=1e-11, atol=1e-12)
         assert engine._everywhere
+
+
+READ_OUTS = {"last": lambda h: h[:, -1], "first": lambda h: h[:, 0], "mean": lambda h: h.mean(1), "largest": lambda h: h.amax(1)}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("lengths", [(3, 5), (5, 3)])
+@pytest.mark.parametrize("read_out", READ_OUTS)
+def test_sequences_of_two_lengths(read_out, lengths, bias):
+    parts = {"first": nn.Linear(4, 6, bias=bias), "head": nn.Linear(6, 2, bias=bias)}
+    network = made(lambda: Calls(lambda s, x: s.head(READ_OUTS[read_out](s.first(x).tanh())), **parts))
+    x, x2 = (torch.randn(3, length, 4, dtype=torch.float64) for length in lengths)
+    for outputs in ("full", "trace"):
+        engine = TangentKernel(network, x, x2, outputs=outputs)
+        for _ in range(3):
+            torch.testing.assert_close(engine(network), slow(network, x, x2, outputs=outputs), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["transformer", "tied embedding and read-out"])
+def test_networks_of_another_precision_are_served(name):
+    network, x = made(COVERED[name][0]), COVERED[name][1]()
+    engine, rates = TangentKernel(network, x), {parameter: 0.3 for parameter, _ in network.named_parameters()}
+    for _ in range(3):
+        engine(network.float(), rates=rates)
+    torch.testing.assert_close(engine(network.double(), rates=rates), slow(network, x, rates=rates), rtol=1e-11, atol=1e-12)
+
+
+def test_convolutions_read_at_one_position_keep_that_position_alone():
+    network = made(lambda: nn.Sequential(nn.Conv1d(3, 16, 3), nn.Tanh(), Calls(lambda s, x: s.head(x[:, :, -1]), head=nn.Linear(16, 2))))
+    x = torch.randn(4, 3, 9, dtype=torch.float64)
+    engine = TangentKernel(network, x, outputs="trace")
+    assert any(unit.contraction == "gram" and len(unit.idle) == 6 for unit in engine._plan.units)
+    torch.testing.assert_close(engine(network), slow(network, x, outputs="trace"), rtol=1e-11, atol=1e-12)
+    assert not engine._everywhere
 
 
 def test_a_read_out_at_the_last_position_keeps_that_position_alone():

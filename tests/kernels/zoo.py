@@ -180,6 +180,17 @@ COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "resnet, batch norm": (resnet, _images(2, 6, 6)),
     "resnet, group norm": (lambda: resnet(lambda c: nn.GroupNorm(2, c)), _images(2, 6, 6)),
     "resnet, instance norm": (lambda: resnet(lambda c: nn.InstanceNorm2d(c, affine=True)), _images(2, 6, 6)),
+    "layer norm as the output": (lambda: nn.Sequential(nn.Linear(6, 5), nn.LayerNorm(5)), _images(6)),
+    "batch norm as the output": (lambda: nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5)), _images(6)),
+    "convolution and linear layer added": (
+        lambda: Calls(
+            lambda s, x: s.out((s.conv(x) + s.linear(x[:, :3])).tanh().flatten(1)),
+            conv=nn.Conv2d(30, 3, 1),
+            linear=nn.Linear(3, 3),
+            out=nn.Linear(9, 2),
+        ),
+        _images(30, 1, 3),
+    ),
     "strided, dilated, grouped convolutions": (
         lambda: nn.Sequential(
             nn.Conv2d(4, 6, 3, stride=2, groups=2),
