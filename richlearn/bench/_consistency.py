@@ -134,6 +134,8 @@ def _search(search: Search | None, data: Data) -> None:
         raise refused(f"expected at most `training.steps` = {training.steps}, got {search.steps}", "steps")
     if search.objective in _TIMES and training and training.stop_below:
         raise refused(_ENDS_TOO_SOON, "objective")
+    if search.objective == "test_error" and not getattr(data.get("goal"), "of_accuracy", True):
+        raise refused("test_error needs a `goal` of accuracy", "objective")
     every = getattr(data.get("measure"), "check_every", 0)
     if search.objective in _TIMES and search.steps and search.steps < every:
         raise refused(f"expected at least `measure.check_every` = {every}, or no search sees the goal, got {search.steps}", "steps")

@@ -263,13 +263,20 @@ class Regime(Section):
 class Search(Section):
     """Search of each scheme's learning rate, on trials of their own, before the scored ones."""
 
-    if_given = ("steps",)
+    if_given = ("steps", "centre")
 
     seeds: Seeds = Field(default=seeds("1000-1002"), description="Seeds of the search; the scores must not use them.")
     values: Count = Field(default=3, le=101, description="Learning rates to try, a factor √10 apart.")
     max_extensions: Natural = Field(default=2, le=20, description="Most further rates on either side while the best one is at an edge.")
-    objective: Literal["test_loss", "steps_to_goal"] = Field(default="test_loss", description="What the best rate makes smallest.")
+    objective: Literal["test_loss", "test_error", "steps_to_goal"] = Field(
+        default="test_loss", description="What the best rate makes smallest."
+    )
     steps: Count | None = Field(default=None, description="Updates of a search trial, instead of `training.steps`.")
+    centre: Literal["edge", "fastest_layer"] = Field(
+        default="edge",
+        description="The middle rate. edge: the edge of stability of the scheme's kernel at initialisation (under Adam `optimizer.lr`); "
+        "fastest_layer: the rate at which the layer with the largest multiplier learns at `optimizer.lr`.",
+    )
 
     @property
     def most_trials(self) -> int:

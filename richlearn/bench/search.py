@@ -36,6 +36,8 @@ def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
     Under SGD 2/λ_max(H) at initialisation, the edge of stability of gradient descent: H = w ℓ'' K is the loss's curvature
     in function space, K the NTK on the probe with the scheme's learning-rate multipliers, w ℓ'' the weight and curvature
     of the loss (for MSE and one output 1/λ_max(K/n)); geometric mean over the search seeds. Under Adam the protocol's rate.
+    A deep network that starts near the saddle at 0 has no curvature yet, and its edge is far beyond what it can be trained at:
+    with `search.centre: fastest_layer` the middle is the protocol's rate divided by the largest multiplier.
     """
     from richlearn.bench.build import network_of, task_of
 
@@ -48,7 +50,10 @@ def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
             network, multipliers = network_of(spec, task)
         except NotApplicable as reason:
             return maker.lr(row), str(reason)
-        if maker.protocol.optimizer.name == "sgd":
+        if maker.protocol.search.centre == "fastest_layer":
+            largest = max(multipliers.lr.get(name, 1.0) for name, _ in network.named_parameters())
+            logs.append(math.log(maker.lr(row) / largest))
+        elif maker.protocol.optimizer.name == "sgd":
             logs.append(math.log(_stability_edge(network, multipliers.lr, task, spec["measure"]["probe"])))
     return (_rounded(math.exp(sum(logs) / len(logs))) if logs else maker.lr(row)), None
 
@@ -109,7 +114,9 @@ class Search:
         return [self.maker.trial(state.row, seed, state.rate(k), "search", size) for k in rates for seed in self.protocol.search.seeds]
 
     def _objective(self, state: _Row, k: int, outcomes: Outcomes) -> tuple[float, float]:
-        """Mean logarithms of the objective and, where it ties (times beyond the budget), of the test loss; infinite if a seed diverged."""
+        """Sums over the seeds of the objective's logarithms (of an error, which may be 0, itself) and, where these tie, of the test
+        loss's; infinite if a seed diverged.
+        """
         assert self.protocol.search is not None
         found = [outcomes[trial.hash] for trial in self._trials(state, [k])]
         if any(trial["status"] != "finished" for trial in found):
@@ -117,6 +124,8 @@ class Search:
         loss = sum(math.log(max(float(trial["test_loss"]), 1e-300)) for trial in found)
         if self.protocol.search.objective == "test_loss":
             return loss, loss
+        if self.protocol.search.objective == "test_error":
+            return sum(1.0 - float(trial["test_accuracy"]) for trial in found), loss
         budget = self.protocol.search.steps or self.protocol.budget(middle_size(self.protocol))
         times = [budget if _missing(trial["sustained_reached"]) else int(trial["sustained_reached"]) for trial in found]
         return sum(math.log(max(1, min(time, budget))) for time in times), loss

@@ -106,6 +106,22 @@ def test_a_time_as_objective_counts_a_run_that_did_not_reach_as_the_budget():
     assert search.found(answers)[ROWS[0].identity] == 0.316
 
 
+def test_an_error_as_objective_may_be_zero_and_falls_back_to_the_loss():
+    goal = "goal={quantity: test_accuracy, threshold: 0.9}"
+    search = search_of("search.objective=test_error", "search.max_extensions=0", goal)
+    _, answers = all_rounds(search, parabola(0.1), test_accuracy=1.0)
+    assert search.found(answers)[ROWS[0].identity] == 0.1
+    for trial in next(search.rounds({}))[0]:
+        answers[trial.hash]["test_accuracy"] = {0.0316: 0.5, 0.1: 0.3, 0.316: 0.7}[trial.lr]
+    assert search.found(answers)[ROWS[0].identity] == 0.316
+
+
+@pytest.mark.parametrize("row", [SchemeRow("standard", {}), SchemeRow("layer_rates", {"first": 8.0, "readout": 0.25})])
+def test_the_fastest_layer_learns_at_the_protocols_rate(row):
+    middle, reason = centre(TrialMaker(tiny(SEARCHED, "search.centre=fastest_layer")), row)
+    assert (middle, reason) == (0.05 if row.name == "standard" else 0.00625, None)
+
+
 def test_a_round_depends_on_complete_rounds_alone():
     search = search_of("search.max_extensions=2", rows=ROWS)
     _, answers = all_rounds(search, parabola(1e6))
