@@ -90,7 +90,7 @@ def test_all_errors_come_at_once_in_the_order_of_the_file():
         ("search", "{seeds: 1-3}", "f:8:17: `search.seeds`: expected seeds that the scores do not use, got 1"),
         ("search", "{steps: 1001}", "f:8:17: `search.steps`: expected at most `training.steps` = 1000, got 1001"),
         ("search", "{steps: 99, objective: steps_to_goal}", "`search.steps`: expected at least `measure.check_every` = 100, or no search"),
-        ("search", "{objective: test_error}", "f:8:20: `search.objective`: test_error needs a `goal` of accuracy"),
+        ("search", "{objective: test_error}", "f:8:21: `search.objective`: test_error needs a `goal` of accuracy"),
         ("search", "{seeds: 1000-99999}", "`search`: up to 2.079e+06 search trials are more than the 1,000,000"),
         ("scores", "[]", "f:8:9: `scores`: expected at least one, got none"),
         ("scores", "[test_loss, test_loss]", "f:8:9: `scores`: expected distinct values, got test_loss, test_loss"),
