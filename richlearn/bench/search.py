@@ -37,7 +37,7 @@ def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
     in function space, K the NTK on the probe with the scheme's learning-rate multipliers, w ℓ'' the weight and curvature
     of the loss (for MSE and one output 1/λ_max(K/n)); geometric mean over the search seeds. Under Adam the protocol's rate.
     A deep network that starts near the saddle at 0 has no curvature yet, and its edge is far beyond what it can be trained at:
-    with `search.centre: fastest_layer` the middle is the protocol's rate divided by the largest multiplier.
+    with `search.centre: fastest_layer` the middle is the protocol's rate divided by the largest multiplier of any layer's weights.
     """
     from richlearn.bench.build import network_of, task_of
 
@@ -51,11 +51,16 @@ def centre(maker: TrialMaker, row: SchemeRow) -> tuple[float, str | None]:
         except NotApplicable as reason:
             return maker.lr(row), str(reason)
         if maker.protocol.search.centre == "fastest_layer":
-            largest = max(multipliers.lr.get(name, 1.0) for name, _ in network.named_parameters())
-            logs.append(math.log(maker.lr(row) / largest))
+            logs.append(math.log(maker.lr(row) / _largest(network, multipliers.lr)))
         elif maker.protocol.optimizer.name == "sgd":
             logs.append(math.log(_stability_edge(network, multipliers.lr, task, spec["measure"]["probe"])))
     return (_rounded(math.exp(sum(logs) / len(logs))) if logs else maker.lr(row)), None
+
+
+def _largest(network: "nn.Module", rates: Mapping[str, float]) -> float:
+    """The largest multiplier of any weight matrix; of a network without one, of any parameter."""
+    found = {name: parameter.ndim > 1 for name, parameter in network.named_parameters()}
+    return max(rates.get(name, 1.0) for name, matrix in found.items() if matrix or not any(found.values()))
 
 
 def _stability_edge(network: "nn.Module", rates: Mapping[str, float], task: "Task", probe: int) -> float:

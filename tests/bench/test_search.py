@@ -122,6 +122,11 @@ def test_the_fastest_layer_learns_at_the_protocols_rate(row):
     assert (middle, reason) == (0.05 if row.name == "standard" else 0.00625, None)
 
 
+def test_biases_are_no_layer():
+    network = "network={name: two_layer, parameters: {width: 4, bias: true}}"
+    assert centre(TrialMaker(tiny(SEARCHED, "search.centre=fastest_layer", network)), SchemeRow("ntk", {})) == (0.05 * 4, None)
+
+
 def test_a_round_depends_on_complete_rounds_alone():
     search = search_of("search.max_extensions=2", rows=ROWS)
     _, answers = all_rounds(search, parabola(1e6))
