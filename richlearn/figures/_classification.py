@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from richlearn.bench.scores import chance_error
 from richlearn.errors import UsageError
-from richlearn.figures._style import GREY, PALETTE, plain_logs
+from richlearn.figures._style import GREY, PALETTE
 from richlearn.figures._tables import label, scored
 
 REACHED = "first_reached"  # the goal, on the test set
@@ -48,13 +48,6 @@ def has_fit(protocol: Any, table: pd.DataFrame) -> bool:
 def title(first: str, *notes: str) -> str:
     """`first` with what else is to be said, if anything is, on a second line; the notes begin with `; `."""
     return f"{first}\n{''.join(notes).removeprefix('; ')}".rstrip("\n")
-
-
-def readable_logs(axis: Any) -> None:
-    """Plain numbers on a logarithmic axis that spans less than two decades; its limits are set, or its data is drawn, already."""
-    low, high = sorted(axis.get_view_interval())
-    if high < 100 * low:
-        plain_logs(axis)
 
 
 def chance_accuracy(table: pd.DataFrame) -> pd.Series:

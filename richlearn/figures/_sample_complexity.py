@@ -14,8 +14,8 @@ from matplotlib.transforms import ScaledTranslation
 from richlearn.bench.scores import TARGET, chance_error, learned_at
 from richlearn.bench.statistics import geometric_mean
 from richlearn.errors import UsageError
-from richlearn.figures._classification import chance_accuracy, diverged_text, readable_logs, served, spread, title
-from richlearn.figures._style import DASHES, GREY, PALETTE, styled
+from richlearn.figures._classification import chance_accuracy, diverged_text, served, spread, title
+from richlearn.figures._style import DASHES, GREY, PALETTE, readable_logs, styled
 from richlearn.figures._tables import label, seeds_text
 
 MOST_ROWS = 14

@@ -14,7 +14,7 @@ from richlearn.bench.columns import as_text
 from richlearn.bench.content import canonical_json
 from richlearn.bench.leaderboard import amount
 from richlearn.errors import UsageError
-from richlearn.figures._style import GREY, PALETTE, styled
+from richlearn.figures._style import GREY, PALETTE, readable_logs, styled
 from richlearn.figures._tables import label
 
 MOST_ROWS = 40
@@ -64,7 +64,7 @@ def _point(axes: Axes, row: dict[str, Any], height: float) -> None:
 
 def _note(axes: Axes, row: dict[str, Any], height: float) -> None:
     text = as_text(row["value"])
-    short = text if len(text) <= 70 else f"{text[:69]}…"
+    short = text if len(text) <= 60 else f"{text[:59]}…"
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     place = {"xy": (0.015, height), "xycoords": ("axes fraction", "data"), "va": "center"}
     axes.annotate(short, **place, color="#606060", fontsize=7.5, style="italic", bbox=paper)
@@ -80,6 +80,7 @@ def _panel(axes: Axes, rows: list[dict[str, Any]], heights: dict[tuple[str, str]
     values = np.array([amount(row[name])[0] for row in rows for name in ("value", "ci_low", "ci_high")])
     if (values[np.isfinite(values)] > 0).all() and np.isfinite(values).any():
         axes.set_xscale("log")
+        readable_logs(axes.xaxis)
     axes.set_xlabel(f"{rows[0]['score'].replace('_', ' ')} ({rows[0]['unit']}), {rows[0]['better']} is better")
     axes.grid(axis="y", color="#ECECEC", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -113,7 +114,7 @@ def _legend(figure: Figure, rows: list[dict[str, Any]]) -> None:
         )
     handles += [line for line in figure.axes[0].lines if line.get_label() == "baseline"]
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), int(figure.get_figwidth() / 2)))
 
 
 @styled

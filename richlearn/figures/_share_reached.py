@@ -20,12 +20,11 @@ from richlearn.figures._classification import (
     legend,
     one_panel,
     panel_grid,
-    readable_logs,
     served,
     times,
     title,
 )
-from richlearn.figures._style import styled
+from richlearn.figures._style import readable_logs, styled
 from richlearn.figures._tables import largest_size, seeds_text
 
 _LOOKS = {REACHED: {"linestyle": "-", "linewidth": 1.6}, FITTED: {"linestyle": (0, (3, 1.5)), "linewidth": 0.9}}

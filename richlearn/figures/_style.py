@@ -60,6 +60,13 @@ def plain_logs(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def readable_logs(axis: Any) -> None:
+    """Plain numbers on a logarithmic axis that spans less than two decades; its limits are set, or its data is drawn, already."""
+    low, high = sorted(axis.get_view_interval())
+    if high < 100 * low:
+        plain_logs(axis)
+
+
 def steps_axis(axes: Axes, first: float, last: float) -> None:
     """A horizontal axis of optimiser updates that shows 0 and is logarithmic from `first` on."""
     axes.set_xscale("symlog", linthresh=first, linscale=0.4)
