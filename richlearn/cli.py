@@ -1,17 +1,14 @@
 """The `richlearn` command: it parses, calls, and turns errors into one line and an exit code."""
 
 import json
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from richlearn._cli_json import Json, print_json
+from richlearn._cli_signals import Interrupted, listen
 from richlearn._cli_theory import theory
 from richlearn.errors import RichlearnError, UsageError, nearest
 
@@ -35,14 +32,6 @@ Smoke = Annotated[bool, typer.Option("--smoke", help="A minute's version that wa
 Precision = Annotated[str | None, typer.Option(help="32-true or 64-true instead of the protocol's.")]
 Strategy = Annotated[str, typer.Option(help="auto: batches side by side; ddp: each trial data-parallel over --devices.")]
 Devices = Annotated[str, typer.Option(help="Worker processes (ranks under ddp), or auto.")]
-
-
-class Interrupted(BaseException):
-    """A signal asked the process to stop; no `except Exception` shall swallow it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 def _protocol(benchmark: str, options: list[str], smoke: bool) -> Any:
@@ -318,39 +307,9 @@ def check(
     typer.echo(f"{target}: keeps the {kind} contract")
 
 
-# ---- errors and signals ----------------------------------------------------------------------------------------------
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    _on_signals(signal.SIG_DFL)  # a second one stops at once; records are whole or absent either way
-    raise Interrupted(number)
-
-
-def _on_signals(action: Any) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, action)
-
-
-def _ask_again(number: int) -> None:
-    if signal.getsignal(number) is _stop:  # another signal may have come through
-        os.kill(os.getpid(), number)
-
-
-def _not_lost(ignored: Any) -> None:
-    """Python drops what is raised inside a finalizer, and the garbage between two fits is full of them: ask again, after it."""
-    if not isinstance(ignored.exc_value, Interrupted):
-        sys.__unraisablehook__(ignored)
-        return
-    _on_signals(_stop)
-    again = threading.Timer(0.02, _ask_again, [ignored.exc_value.number])
-    again.daemon = True
-    again.start()
-
-
 def main() -> None:
     """Exit codes: 0 complete, 1 a batch failed or could not be written, 2 bad usage or protocol, 130 or 143 interrupted."""
-    _on_signals(_stop)
-    sys.unraisablehook = _not_lost
+    listen()
     try:
         app()
     except RichlearnError as error:

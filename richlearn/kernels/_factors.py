@@ -89,10 +89,7 @@ def _patches(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
 
 def _channels_last(gradient: Tensor, surveyed: SurveyedUse) -> Tensor:
     """Gradient of a result (m, …), samples on their axis, as (n, m, position, feature)."""
-    by_sample = surveyed.layout.samples_first(gradient, 1).transpose(0, 1)  # (n, m, frame…, …)
-    if surveyed.kind == "conv" and by_sample.ndim > 3:
-        by_sample = by_sample.movedim(3 if surveyed.layout.positions > 1 else 2, -1)
-    return by_sample.flatten(2, -2) if by_sample.ndim > 3 else by_sample[:, :, None]
+    return surveyed.layout.by_position(gradient, 1, channels=surveyed.kind == "conv").transpose(0, 1)
 
 
 def _groups(surveyed: SurveyedUse, shape: torch.Size, samples: int, device: torch.device) -> Tensor:

@@ -25,6 +25,15 @@ class Layout:
         parts = (-1, self.positions) if self.sample_major else (self.positions, -1)
         return value.unflatten(axis, parts).movedim(axis + (not self.sample_major), lead)
 
+    def by_position(self, value: Tensor, lead: int = 0, *, channels: bool = False) -> Tensor:
+        """`value` as (lead axes, sample, position, feature); features are its last axis, or its `channels`, as a convolution has them."""
+        by_sample = self.samples_first(value, lead)
+        if by_sample.ndim <= lead + 2:
+            return by_sample.unsqueeze(lead + 1)
+        if channels:
+            by_sample = by_sample.movedim(lead + 1 + (self.positions > 1), -1)
+        return by_sample.flatten(lead + 1, -2)
+
 
 def layout_of(few: Tensor, more: Tensor) -> Layout | str:
     """The layout of a result from its values on 2 and on 3 samples, or why there is none."""

@@ -172,8 +172,7 @@ def _unit(edges: tuple[int, ...], parts: Sequence[Part], survey: Survey, size: S
     found = []
     head = edges == (survey.head,)
     if gram:
-        uses = {survey.same.get(use.edge, use.edge): use for part in gram for use in part.uses}.values()
-        widths = {use.features for use in uses}
+        widths = {use.features for part in gram for use in part.uses}
         active, idle = _positions(gram[0], survey)
         operations, factor = _gram_cost(gram, max(len(active), 1), max(widths), size)
         other, _ = _gradient_cost(gram, size)

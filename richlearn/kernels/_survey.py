@@ -229,10 +229,7 @@ def _active(gradients: list[Tensor | None], layouts: list[Layout | str], channel
     found = {}
     for index, (gradient, layout) in enumerate(zip(gradients, layouts, strict=True)):
         if gradient is not None and isinstance(layout, Layout) and gradient.ndim > 1:
-            by_sample = layout.samples_first(gradient)
-            if index in channels:
-                by_sample = by_sample.movedim(2 if layout.positions > 1 else 1, -1)
-            by_position = by_sample.flatten(1, -2) if by_sample.ndim > 2 else by_sample[:, None]
+            by_position = layout.by_position(gradient, channels=index in channels)
             found[index] = tuple((by_position != 0).any(-1).any(0).nonzero().flatten().tolist())
     return found
 
