@@ -269,7 +269,9 @@ class Search(Section):
     values: Count = Field(default=3, le=101, description="Learning rates to try, a factor √10 apart.")
     max_extensions: Natural = Field(default=2, le=20, description="Most further rates on either side while the best one is at an edge.")
     objective: Literal["test_loss", "test_error", "steps_to_goal"] = Field(
-        default="test_loss", description="What the best rate makes smallest."
+        default="test_loss",
+        description="What the best rate makes smallest. steps_to_goal: the median over the seeds, and unless the schedule is a cosine "
+        "the middle rate runs first and every other one only until it is too late to win.",
     )
     steps: Count | None = Field(default=None, description="Updates of a search trial, instead of `training.steps`.")
     centre: Literal["edge", "fastest_layer"] = Field(

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ class _Row:
 
     row: SchemeRow
     centre: float
-    tried: list[int]
+    tried: dict[int, int]  # k -> the budget of its runs
     extended: dict[int, int]  # side (−1, +1) -> extensions so far
 
     def rate(self, k: int) -> float:
@@ -108,19 +109,35 @@ class Search:
         """The protocol that is searched for."""
         return self.maker.protocol
 
-    def _start(self, row: SchemeRow, middle: float) -> _Row:
+    @property
+    def _offsets(self) -> list[int]:
+        """The rates that every row tries."""
         assert self.protocol.search is not None
         values = self.protocol.search.values
-        return _Row(row, middle, [k - (values - 1) // 2 for k in range(values)], {-1: 0, 1: 0})
+        return [k - (values - 1) // 2 for k in range(values)]
 
-    def _trials(self, state: _Row, rates: list[int]) -> list[Trial]:
+    @property
+    def _budget(self) -> int:
         assert self.protocol.search is not None
-        size = middle_size(self.protocol)
-        return [self.maker.trial(state.row, seed, state.rate(k), "search", size) for k in rates for seed in self.protocol.search.seeds]
+        return self.protocol.search.steps or self.protocol.budget(middle_size(self.protocol))
+
+    @property
+    def _races(self) -> bool:
+        """Whether a rate may be given up once it is too late to win: where a time is searched and no schedule looks at the budget."""
+        assert self.protocol.search is not None
+        return self.protocol.search.objective == "steps_to_goal" and self.protocol.optimizer.schedule.name != "cosine"
+
+    def _start(self, row: SchemeRow, middle: float) -> _Row:
+        return _Row(row, middle, dict.fromkeys([0] if self._races else self._offsets, self._budget), {-1: 0, 1: 0})
+
+    def _trials(self, state: _Row, rates: Iterable[int]) -> list[Trial]:
+        assert self.protocol.search is not None
+        size, seeds = middle_size(self.protocol), self.protocol.search.seeds
+        return [self.maker.trial(state.row, seed, state.rate(k), "search", size, state.tried[k]) for k in rates for seed in seeds]
 
     def _objective(self, state: _Row, k: int, outcomes: Outcomes) -> tuple[float, float]:
-        """Sums over the seeds of the objective's logarithms (of an error, which may be 0, itself) and, where these tie, of the test
-        loss's; infinite if a seed diverged.
+        """Sums over the seeds of the objective's logarithms (of an error, which may be 0, itself; of times the median, of an even number
+        of seeds the upper one) and, where these tie, of the test loss's; infinite if a seed diverged.
         """
         assert self.protocol.search is not None
         found = [outcomes[trial.hash] for trial in self._trials(state, [k])]
@@ -131,23 +148,36 @@ class Search:
             return loss, loss
         if self.protocol.search.objective == "test_error":
             return sum(1.0 - float(trial["test_accuracy"]) for trial in found), loss
-        budget = self.protocol.search.steps or self.protocol.budget(middle_size(self.protocol))
-        times = [budget if _missing(trial["sustained_reached"]) else int(trial["sustained_reached"]) for trial in found]
-        return sum(math.log(max(1, min(time, budget))) for time in times), loss
+        times = [state.tried[k] if _missing(trial["sustained_reached"]) else int(trial["sustained_reached"]) for trial in found]
+        return statistics.median_high(times), loss
 
     def _best(self, state: _Row, outcomes: Outcomes) -> int:
         """The rate with the best objective; of equal ones the smaller."""
         return min(sorted(state.tried), key=lambda k: self._objective(state, k, outcomes))
 
-    def _extension(self, state: _Row, outcomes: Outcomes) -> int | None:
-        """A further rate where the best one is at an edge and that side may still grow."""
-        assert self.protocol.search is not None
+    def _affordable(self, state: _Row, outcomes: Outcomes) -> int:
+        """The budget of a further rate: in a race until a goal that is reached as late as at the best rate so far has been sustained."""
+        if not self._races:
+            return self._budget
         best = self._best(state, outcomes)
-        for side, edge in ((-1, min(state.tried)), (1, max(state.tried))):
-            if best == edge and state.extended[side] < self.protocol.search.max_extensions:
-                state.extended[side] += 1
-                return edge + side
-        return None
+        check_every = json.loads(self._trials(state, [best])[0].spec)["measure"]["check_every"]
+        return min(self._budget, self._objective(state, best, outcomes)[0] + self.protocol.goal.sustained * check_every)
+
+    def _next(self, state: _Row, outcomes: Outcomes) -> list[int]:
+        """Takes up the rates to try after those tried: a race's others, then one further rate where the best one is at an edge and that
+        side may still grow.
+        """
+        assert self.protocol.search is not None
+        further = [k for k in self._offsets if k not in state.tried]
+        if not further:
+            best = self._best(state, outcomes)
+            for side, edge in ((-1, min(state.tried)), (1, max(state.tried))):
+                if best == edge and state.extended[side] < self.protocol.search.max_extensions and not further:
+                    state.extended[side] += 1
+                    further = [edge + side]
+        if further:
+            state.tried |= dict.fromkeys(further, self._affordable(state, outcomes))
+        return further
 
     def rounds(self, outcomes: Outcomes) -> Iterator[tuple[list[Trial], bool]]:
         """Each round's trials and whether all of them are recorded; stops after a round that is not.
@@ -155,18 +185,14 @@ class Search:
         A round depends on the complete rounds before it alone, so its batches do not depend on what else is recorded.
         """
         states = self._states()
-        wanted = [(state, state.tried) for state in states]
+        wanted = [(state, list(state.tried)) for state in states]
         while wanted:
             trials = [trial for state, rates in wanted for trial in self._trials(state, rates)]
             complete = all(trial.hash in outcomes for trial in trials)
             yield trials, complete
             if not complete:
                 return
-            wanted = []
-            for state in states:
-                if (k := self._extension(state, outcomes)) is not None:
-                    state.tried.append(k)
-                    wanted.append((state, [k]))
+            wanted = [(state, rates) for state in states if (rates := self._next(state, outcomes))]
 
     def _states(self) -> list[_Row]:
         middles = [(row, *self.centres(row)) for row in self.rows]
@@ -177,8 +203,8 @@ class Search:
         states = self._states()
         rates = {row.identity: self.maker.lr(row) for row in self.rows}
         for state in states:
-            while (k := self._extension(state, outcomes)) is not None:
-                state.tried.append(k)
+            while self._next(state, outcomes):
+                pass
             rates[state.row.identity] = state.rate(self._best(state, outcomes))
         return rates
 

@@ -43,6 +43,11 @@ class Trial:
         """SHA-256 of `spec`: what the trial is called everywhere."""
         return text_hash(self.spec)
 
+    @cached_property
+    def steps(self) -> int:
+        """Its budget, in updates."""
+        return json.loads(self.spec)["training"]["steps"]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -66,10 +71,10 @@ class Batch:
         """The seed that all members share."""
         return self.trials[0].seed
 
-    @cached_property
+    @property
     def steps(self) -> int:
         """The budget that all members share, in updates."""
-        return json.loads(self.trials[0].spec)["training"]["steps"]
+        return self.trials[0].steps
 
     @property
     def role(self) -> Role:
@@ -136,22 +141,30 @@ class TrialMaker:
         pairs = (("task", variant.task), ("network", variant.network))
         return {name: {**self._common[name], "parameters": {**self._common[name]["parameters"], **own}} for name, own in pairs}
 
-    def _timed(self, common: dict[str, Any], train_size: int | None, role: Role) -> dict[str, Any]:
+    def _timed(self, common: dict[str, Any], train_size: int | None, steps: int | None) -> dict[str, Any]:
         """What epochs come to in updates, and the shorter budget of a search."""
-        protocol, search = self.protocol, self.protocol.search
+        protocol = self.protocol
         training, measure, schedule = common["training"], common["measure"], common["optimizer"]["schedule"]
         if protocol.training.epochs:
             size = train_size or common["task"]["parameters"]["train_size"]
             every = protocol.updates_per_epoch(size)
             training, measure = training | {"steps": protocol.budget(size)}, measure | {"check_every": measure["check_every"] * every}
             schedule = {**schedule, "every": every} if schedule.get("per_epoch") else schedule
-        if role == "search" and search is not None and search.steps:
-            training = training | {"steps": search.steps}
+        if steps is not None:
+            training = training | {"steps": steps}
         schedule = {name: value for name, value in schedule.items() if name != "per_epoch"}
         return {"training": training, "measure": measure, "optimizer": common["optimizer"] | {"schedule": schedule}}
 
-    def trial(self, row: SchemeRow, seed: int, lr: float | None = None, role: Role = "score", train_size: int | None = None) -> Trial:
-        """The trial of a row and a seed, at the protocol's learning rate and largest training set unless others are given."""
+    def trial(
+        self,
+        row: SchemeRow,
+        seed: int,
+        lr: float | None = None,
+        role: Role = "score",
+        train_size: int | None = None,
+        steps: int | None = None,
+    ) -> Trial:
+        """The trial of a row and a seed, at the protocol's learning rate, largest training set and budget unless others are given."""
         rate = self.lr(row) if lr is None else lr
         train_size = train_size or max(self.protocol.train_sizes, default=None)
         common = self._common | self._varied(row)
@@ -159,7 +172,7 @@ class TrialMaker:
             common["task"] = {**common["task"], "parameters": {**common["task"]["parameters"], "train_size": train_size}}
         spec = (
             common
-            | self._timed(common, train_size, role)
+            | self._timed(common, train_size, steps)
             | {
                 "scheme": {"name": row.name, "parameters": row.arguments},
                 "seed": seed,
@@ -180,10 +193,10 @@ class TrialMaker:
         ]
 
     def batches(self, trials: Iterable[Trial]) -> list[Batch]:
-        """`trials` cut into batches: seed by seed, size by size and variant by variant, in the given order, `stack` at a time."""
-        size, alike = self.protocol.training.stack, dict[tuple[int, int | None, str | None], list[Trial]]()
+        """`trials` cut into batches: seed by seed, size by size, variant by variant, budget by budget, `stack` at a time."""
+        size, alike = self.protocol.training.stack, dict[tuple[int, int | None, str | None, int], list[Trial]]()
         for trial in trials:
-            alike.setdefault((trial.seed, trial.train_size, trial.row.parameters.get(VARIANT)), []).append(trial)
+            alike.setdefault((trial.seed, trial.train_size, trial.row.parameters.get(VARIANT), trial.steps), []).append(trial)
         chunks = [group[start : start + size] for group in alike.values() for start in range(0, len(group), size)]
         stacked = size > 1 and self.strategy != "ddp"
         return [Batch(tuple(chunk), stacked) for chunk in chunks]

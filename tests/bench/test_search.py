@@ -98,12 +98,79 @@ def test_a_rate_at_which_one_seed_diverges_is_not_found():
     assert search.found(answers)[ROWS[0].identity] == 0.1
 
 
-def test_a_time_as_objective_counts_a_run_that_did_not_reach_as_the_budget():
-    search = search_of("search.objective=steps_to_goal", "search.max_extensions=0")
-    _, answers = all_rounds(search, parabola(0.1))
+class Times(Answers):
+    """Outcomes by the step at which each seed's run sustains its goal at a rate; a run sees no step beyond its own budget."""
+
+    def __init__(self, times):
+        super().__init__(lambda rate: 1.0)
+        self.times, self.budgets = times, {}
+
+    def take(self, trials):
+        super().take(trials)
+        for trial in trials:
+            step = self.times[trial.lr][trial.seed - 100]
+            self.budgets[trial.lr] = trial.steps
+            self[trial.hash]["sustained_reached"] = step if step is not None and step <= trial.steps else None
+
+
+def raced(times, *options: str):
+    """The rates of each round, their budgets, and the rate found."""
+    search, answers, rounds = search_of("search.objective=steps_to_goal", "training.steps=1000", *options), Times(times), []
+    while not (found := list(search.rounds(answers)))[-1][1]:
+        answers.take(found[-1][0])
+        rounds.append(sorted({trial.lr for trial in found[-1][0]}))
+    return rounds, answers.budgets, search.found(answers)[ROWS[0].identity]
+
+
+THREE = ("search.seeds=[100, 101, 102]", "search.max_extensions=2")
+
+
+def test_a_time_is_raced_from_the_middle_and_later_rates_run_until_they_are_too_late_to_win():
+    times = {0.0316: (700, 800, 900), 0.1: (500, 400, 990), 0.316: (300, 200, None), 1.0: (350, 100, 90), 3.16: (None, None, 80)}
+    rounds, budgets, found = raced(times, *THREE, "goal.sustained=3")
+    tail = 3 * 10  # checks in a row, ten updates apart
+    assert rounds == [[0.1], [0.0316, 0.316], [1.0], [3.16]]
+    assert budgets == {0.1: 1000, 0.0316: 500 + tail, 0.316: 500 + tail, 1.0: 300 + tail, 3.16: 100 + tail}
+    assert found == 1.0
+
+
+@pytest.mark.parametrize("seeds", [[100], [100, 101], [100, 101, 102]])
+def test_a_race_finds_the_rate_that_whole_runs_find(seeds):
+    """The rule by itself: the smallest median of the times, of an even number of seeds the upper one."""
+    generator = np.random.default_rng(len(seeds))
+    for _ in range(100):
+        times = {rate: tuple(generator.integers(1, 100, 3) * 10) for rate in (0.0316, 0.1, 0.316)}
+        found = raced(times, f"search.seeds={seeds}", "search.max_extensions=0")[2]
+        assert found == min(times, key=lambda rate: (sorted(times[rate][: len(seeds)])[len(seeds) // 2], rate))
+
+
+def test_where_the_middle_misses_the_goal_the_others_have_the_whole_budget():
+    times = {0.0316: (None,) * 3, 0.1: (None, 20, None), 0.316: (None, 900, 30)}
+    _, budgets, found = raced(times, "search.seeds=[100, 101, 102]", "search.max_extensions=0")
+    assert budgets == dict.fromkeys(times, 1000)
+    assert found == 0.316
+
+
+def test_a_cosine_looks_at_the_budget_so_that_nothing_is_raced():
+    times = {0.0316: (700,) * 2, 0.1: (500,) * 2, 0.316: (300,) * 2}
+    rounds, budgets, _ = raced(times, "search.max_extensions=0", "optimizer.schedule.name=cosine")
+    assert rounds == [[0.0316, 0.1, 0.316]]
+    assert budgets == dict.fromkeys(times, 1000)
+
+
+def test_racing_rows_of_unlike_budgets_form_batches_of_their_own():
+    search = search_of("search.objective=steps_to_goal", "training.steps=1000", "training.stack=8", rows=ROWS)
+    answers = Answers(lambda rate: 1.0)
+    answers.take(next(search.rounds({}))[0])
     for trial in next(search.rounds({}))[0]:
-        answers[trial.hash]["sustained_reached"] = {0.0316: 29, 0.1: None, 0.316: 10}[trial.lr]
-    assert search.found(answers)[ROWS[0].identity] == 0.316
+        answers[trial.hash]["sustained_reached"] = 100 if trial.row.name == "standard" else 200
+    batches = search.maker.batches(list(search.rounds(answers))[-1][0])
+    assert [(batch.seed, batch.steps, len(batch.trials)) for batch in batches] == [
+        (100, 110, 2),
+        (101, 110, 2),
+        (100, 210, 2),
+        (101, 210, 2),
+    ]
 
 
 def test_an_error_as_objective_may_be_zero_and_falls_back_to_the_loss():

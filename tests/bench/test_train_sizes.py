@@ -12,7 +12,7 @@ from richlearn.bench._yaml import load as load_yaml
 from richlearn.bench.plan import Selection, make_plan
 from richlearn.bench.protocol import load, override, parse
 from richlearn.bench.runner import Runner, Settings
-from richlearn.bench.search import middle_size
+from richlearn.bench.search import Search, middle_size
 from richlearn.bench.trials import TrialMaker
 from richlearn.errors import UsageError
 from richlearn.report import Results, carry_out
@@ -99,7 +99,9 @@ def test_a_search_may_be_shorter_than_the_runs():
     search = "search={steps: 30, objective: steps_to_goal}"
     protocol = protocol_of(training, "optimizer={lr: 1.0}", "scores=[steps_to_goal]", "figures=[]", search, text=ONE_SIZE)
     maker, row = TrialMaker(protocol), protocol.cells()[0]
-    assert [json.loads(maker.trial(row, 0, role=role).spec)["training"]["steps"] for role in ("search", "score")] == [30, 40]
+    (searched, _), *_ = Search(maker, [row], lambda _: (1.0, None)).rounds({})
+    assert {json.loads(trial.spec)["training"]["steps"] for trial in searched} == {30}
+    assert {trial.steps for trial in maker.scored([row])} == {40}
 
 
 def test_only_selects_a_size():
