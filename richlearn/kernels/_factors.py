@@ -59,20 +59,25 @@ class Factor:
         return len(self.operands[0] if self.gradient is None else self.gradient)
 
 
-def _padded(value: Tensor, use: Use) -> tuple[Tensor, dict[str, tuple[int, int]]]:
-    """Input (n, c, h, w) of a convolution and the arguments of `F.unfold`, one-dimensional ones and named paddings included."""
+def _unfolded(value: Tensor, use: Use) -> Tensor:
+    """`value` (n, channel, …) as a convolution sees it, (n, channel·kernel, position): `F.unfold` along any number of axes, faster."""
     assert use.options is not None
     kernel = use.view.size[2:]
-    given = {name: use.options[name] for name in ("stride", "padding", "dilation")}
-    pairs = {name: (v,) * len(kernel) if isinstance(v, int) else v for name, v in given.items()}
-    if isinstance(pairs["padding"], str):
-        total = [d * (k - 1) if pairs["padding"] == "same" else 0 for d, k in zip(pairs["dilation"], kernel, strict=True)]
-        value = F.pad(value, [side for t in reversed(total) for side in (t // 2, t - t // 2)])
-        pairs["padding"] = (0,) * len(kernel)
-    if len(kernel) == 1:
-        value, kernel = value.unsqueeze(2), (1, *kernel)
-        pairs = {name: ((0 if name == "padding" else 1), *given) for name, given in pairs.items()}
-    return value, {"kernel_size": tuple(kernel), **{name: tuple(given) for name, given in pairs.items()}}  # type: ignore[return-value]
+    stride, padding, dilation = (
+        (v,) * len(kernel) if isinstance(v := use.options[name], int) else v for name in ("stride", "padding", "dilation")
+    )
+    if isinstance(padding, str):
+        total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        sides = [(t // 2, t - t // 2) for t in total]
+    else:
+        sides = [(p, p) for p in padding]
+    value = F.pad(value, [side for pair in reversed(sides) for side in pair])
+    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), 2):
+        value = value.unfold(axis, d * (k - 1) + 1, s)
+    windows = value[(..., *(slice(None, None, d) for d in dilation))].movedim(
+        tuple(range(-len(kernel), 0)), tuple(range(2, 2 + len(kernel)))
+    )
+    return windows.reshape(len(windows), -1, prod(windows.shape[-len(kernel) :]))
 
 
 def _patches(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
@@ -81,8 +86,7 @@ def _patches(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
     assert operand is not None
     if surveyed.layout.positions > 1:
         operand = surveyed.layout.samples_first(operand).flatten(0, 1)
-    value, arguments = _padded(operand, use)
-    patches = F.unfold(value, **arguments)  # (n·frame, channel·kernel, position)
+    patches = _unfolded(operand, use)  # (n·frame, channel·kernel, position)
     patches = patches.view(samples, -1, groups, patches.shape[1] // groups, patches.shape[2])
     return patches[:, 0] if patches.shape[1] == 1 else patches.movedim(1, 3).flatten(3)
 

@@ -144,7 +144,14 @@ def _group_norm(uses, func, input, num_groups, weight=None, bias=None, eps=1e-5,
 def _batch_norm(uses, func, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, *rest):
     if training or running_mean is None:
         raise ParameterError(f"the network has a batch normalisation in training mode: {BATCH_STATISTICS}")
-    return _normalise(uses, lambda w, b: func(input, running_mean, running_var, w, b, False, momentum, eps), input.ndim - 2, weight, bias)
+    mean, variance = (value.view(-1, *[1] * (input.ndim - 2)) for value in (running_mean, running_var))
+
+    def call(w: Tensor | None, b: Tensor | None) -> Tensor:
+        """In operations whose gradients are products; torch's own also sums over samples what nobody asks for."""
+        result = (input - mean) * ((variance + eps).rsqrt() * (1.0 if w is None else w.view_as(mean)))
+        return result if b is None else result + b.view_as(mean)
+
+    return _normalise(uses, call, input.ndim - 2, weight, bias)
 
 
 def _instance_norm(uses, func, input, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, *rest, **named):

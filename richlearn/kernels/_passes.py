@@ -89,11 +89,18 @@ def attached(output: Tensor, leaves: Mapping[str, Tensor]) -> set[str]:
 
 def batched(output: Tensor, inputs: Sequence[Tensor] | Sequence[GradientEdge], cotangents: Tensor) -> list[Tensor | None]:
     """Gradients (m, …) of `inputs` for m cotangents; None where the output does not depend on one."""
-    try:
-        return list(torch.autograd.grad(output, inputs, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True))
+    reached: list[bool] = []
+
+    def pulled_back(cotangent: Tensor) -> list[Tensor]:
+        found = torch.autograd.grad(output, inputs, cotangent, retain_graph=True, allow_unused=True)
+        reached[:] = [each is not None for each in found]
+        return [each for each in found if each is not None]
+
+    try:  # `is_grads_batched` would loop over the cotangents in most operations
+        found = iter(torch.func.vmap(pulled_back)(cotangents))
     except RuntimeError:  # a custom function without a batching rule: one cotangent at a time
-        rows = [torch.autograd.grad(output, inputs, each, retain_graph=True, allow_unused=True) for each in cotangents]
-        return [None if column[0] is None else torch.stack(column) for column in zip(*rows, strict=True)]
+        found = map(torch.stack, zip(*map(pulled_back, cotangents), strict=True))
+    return [next(found) if each else None for each in reached]
 
 
 def gradients(output: Tensor, uses: ParameterUses, edges: tuple[int, ...], cotangents: Tensor) -> list[Tensor | None]:
