@@ -172,18 +172,21 @@ def _attention(uses, func, *given, **named):
     separate = a.use_separate_proj_weight
     weights = (a.q_proj_weight, a.k_proj_weight, a.v_proj_weight) if separate else a.in_proj_weight.chunk(3)
     biases = (None, None, None) if a.in_proj_bias is None else a.in_proj_bias.chunk(3)
-    projected = [_linear(uses, F.linear, *each) for each in zip((a.query, a.key, a.value), weights, biases, strict=True)]
+    # Contiguous: a transposed input would be multiplied sample by sample, in the backward pass as well.
+    inputs = (each.contiguous() for each in (a.query, a.key, a.value))
+    projected = [_linear(uses, F.linear, *each) for each in zip(inputs, weights, biases, strict=True)]
     # (position, sample, feature) → (sample, head, position, feature of the head)
     q, k, v = (each.unflatten(-1, (a.num_heads, -1)).permute(1, 2, 0, 3) for each in projected)
     mask = _additive(a.attn_mask, a.num_heads, q)
-    if not a.need_weights:
+    if mask is not None and not a.need_weights:  # a row that sees nothing gives 0 there
         weights, attended = None, F.scaled_dot_product_attention(q, k, v, mask)
-    else:
+    else:  # by hand the scores are scaled, which are fewer than queries and keys
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         weights = (scores if mask is None else scores + mask).softmax(-1)
         attended = weights @ v
         weights = weights.mean(1) if a.average_attn_weights else weights
-    return _linear(uses, F.linear, attended.permute(2, 0, 1, 3).flatten(2), a.out_proj_weight, a.out_proj_bias), weights
+    result = _linear(uses, F.linear, attended.permute(2, 0, 1, 3).flatten(2), a.out_proj_weight, a.out_proj_bias)
+    return result, weights if a.need_weights else None
 
 
 def _additive(mask: Tensor | None, heads: int, like: Tensor) -> Tensor | None:
