@@ -114,13 +114,19 @@ class Protocol(Section):
         """Optimiser updates that see the whole training set once; a last partial batch is one."""
         return math.ceil(train_size / (self.training.batch_size or train_size))
 
+    def check_every(self, train_size: int | None = None) -> int:
+        """Updates between two looks at the goal."""
+        return self.measure.check_every * (self.updates_per_epoch(self._size(train_size)) if self.training.epochs else 1)
+
+    def _size(self, train_size: int | None) -> int:
+        return train_size or max(self.train_sizes, default=0) or self.task.parameters["train_size"]
+
     def budget(self, train_size: int | None = None) -> int:
         """Updates of a run, by default of the largest training set."""
         if self.training.steps is not None:
             return self.training.steps
         assert self.training.epochs is not None
-        size = train_size or max(self.train_sizes, default=0) or self.task.parameters["train_size"]
-        return self.training.epochs * self.updates_per_epoch(size)
+        return self.training.epochs * self.updates_per_epoch(self._size(train_size))
 
     def variant(self, row: SchemeRow) -> Variant | None:
         """The variant of the task and network that a row runs on."""

@@ -136,20 +136,26 @@ class Search:
         return [self.maker.trial(state.row, seed, state.rate(k), "search", size, state.tried[k]) for k in rates for seed in seeds]
 
     def _objective(self, state: _Row, k: int, outcomes: Outcomes) -> tuple[float, float]:
-        """Sums over the seeds of the objective's logarithms (of an error, which may be 0, itself; of times the median, of an even number
-        of seeds the upper one) and, where these tie, of the test loss's; infinite if a seed diverged.
+        """What is made smallest, and what decides ties.
+
+        Of a loss its logarithms summed over the seeds, of an error, which may be 0, the errors; infinite if a seed diverged; then the loss.
+        Of a time the median (of an even number of seeds the upper one), where a run that diverges has missed the goal; then the loss where
+        the median is the whole budget, which all rates have then, else the smaller rate.
         """
         assert self.protocol.search is not None
         found = [outcomes[trial.hash] for trial in self._trials(state, [k])]
-        if any(trial["status"] != "finished" for trial in found):
+        diverged = [trial["status"] != "finished" for trial in found]
+        if self.protocol.search.objective != "steps_to_goal" and any(diverged):
             return math.inf, math.inf
-        loss = sum(math.log(max(float(trial["test_loss"]), 1e-300)) for trial in found)
+        loss = math.inf if any(diverged) else sum(math.log(max(float(trial["test_loss"]), 1e-300)) for trial in found)
         if self.protocol.search.objective == "test_loss":
             return loss, loss
         if self.protocol.search.objective == "test_error":
             return sum(1.0 - float(trial["test_accuracy"]) for trial in found), loss
-        times = [state.tried[k] if _missing(trial["sustained_reached"]) else int(trial["sustained_reached"]) for trial in found]
-        return statistics.median_high(times), loss
+        missed = [failed or _missing(trial["sustained_reached"]) for failed, trial in zip(diverged, found, strict=True)]
+        times = [state.tried[k] if late else int(trial["sustained_reached"]) for late, trial in zip(missed, found, strict=True)]
+        time = statistics.median_high(times)
+        return time, loss if time >= self._budget else 0.0
 
     def _best(self, state: _Row, outcomes: Outcomes) -> int:
         """The rate with the best objective; of equal ones the smaller."""
@@ -159,11 +165,10 @@ class Search:
         """The budget of a further rate: in a race until a goal that is reached as late as at the best rate so far has been sustained."""
         if not self._races:
             return self._budget
-        best = self._best(state, outcomes)
-        check_every = json.loads(self._trials(state, [best])[0].spec)["measure"]["check_every"]
-        return min(self._budget, self._objective(state, best, outcomes)[0] + self.protocol.goal.sustained * check_every)
+        time, _ = self._objective(state, self._best(state, outcomes), outcomes)
+        return min(self._budget, int(time) + self.protocol.goal.sustained * self.protocol.check_every(middle_size(self.protocol)))
 
-    def _next(self, state: _Row, outcomes: Outcomes) -> list[int]:
+    def _advance(self, state: _Row, outcomes: Outcomes) -> list[int]:
         """Takes up the rates to try after those tried: a race's others, then one further rate where the best one is at an edge and that
         side may still grow.
         """
@@ -172,9 +177,10 @@ class Search:
         if not further:
             best = self._best(state, outcomes)
             for side, edge in ((-1, min(state.tried)), (1, max(state.tried))):
-                if best == edge and state.extended[side] < self.protocol.search.max_extensions and not further:
+                if best == edge and state.extended[side] < self.protocol.search.max_extensions:
                     state.extended[side] += 1
                     further = [edge + side]
+                    break
         if further:
             state.tried |= dict.fromkeys(further, self._affordable(state, outcomes))
         return further
@@ -192,7 +198,7 @@ class Search:
             yield trials, complete
             if not complete:
                 return
-            wanted = [(state, rates) for state in states if (rates := self._next(state, outcomes))]
+            wanted = [(state, rates) for state in states if (rates := self._advance(state, outcomes))]
 
     def _states(self) -> list[_Row]:
         middles = [(row, *self.centres(row)) for row in self.rows]
@@ -203,7 +209,7 @@ class Search:
         states = self._states()
         rates = {row.identity: self.maker.lr(row) for row in self.rows}
         for state in states:
-            while self._next(state, outcomes):
+            while self._advance(state, outcomes):
                 pass
             rates[state.row.identity] = state.rate(self._best(state, outcomes))
         return rates

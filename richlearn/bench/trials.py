@@ -51,7 +51,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Batch:
-    """Trials of one seed, shape and training set that train together.
+    """Trials of one seed, shape, training set and budget that train together.
 
     Attributes:
         trials: its members, in the protocol's order.
@@ -142,13 +142,13 @@ class TrialMaker:
         return {name: {**self._common[name], "parameters": {**self._common[name]["parameters"], **own}} for name, own in pairs}
 
     def _timed(self, common: dict[str, Any], train_size: int | None, steps: int | None) -> dict[str, Any]:
-        """What epochs come to in updates, and the shorter budget of a search."""
+        """What epochs come to in updates; `steps` takes the place of the budget."""
         protocol = self.protocol
         training, measure, schedule = common["training"], common["measure"], common["optimizer"]["schedule"]
         if protocol.training.epochs:
             size = train_size or common["task"]["parameters"]["train_size"]
             every = protocol.updates_per_epoch(size)
-            training, measure = training | {"steps": protocol.budget(size)}, measure | {"check_every": measure["check_every"] * every}
+            training, measure = training | {"steps": protocol.budget(size)}, measure | {"check_every": protocol.check_every(size)}
             schedule = {**schedule, "every": every} if schedule.get("per_epoch") else schedule
         if steps is not None:
             training = training | {"steps": steps}

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -59,13 +60,18 @@ class Factor:
         return len(self.operands[0] if self.gradient is None else self.gradient)
 
 
+def _by_axis(option: Any, axes: int) -> Any:
+    """A convolution's option along each axis, given as one number, a sequence of one or of all; a padding's name is left."""
+    if isinstance(option, str):
+        return option
+    return (option,) * axes if isinstance(option, int) else tuple(option) * (axes if len(option) == 1 else 1)
+
+
 def _unfolded(value: Tensor, use: Use) -> Tensor:
     """`value` (n, channel, …) as a convolution sees it, (n, channel·kernel, position): `F.unfold` along any number of axes, faster."""
     assert use.options is not None
     kernel = use.view.size[2:]
-    stride, padding, dilation = (
-        (v,) * len(kernel) if isinstance(v := use.options[name], int) else v for name in ("stride", "padding", "dilation")
-    )
+    stride, padding, dilation = (_by_axis(use.options[name], len(kernel)) for name in ("stride", "padding", "dilation"))
     if isinstance(padding, str):
         total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
         sides = [(t // 2, t - t // 2) for t in total]

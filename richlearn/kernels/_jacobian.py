@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from richlearn.kernels._passes import State, batched
+from richlearn.kernels._passes import State, checked_gradients
 
 
 def jacobians(network: nn.Module, state: State, x: Tensor, cotangents: Tensor) -> dict[str, Tensor]:
@@ -17,7 +17,8 @@ def jacobians(network: nn.Module, state: State, x: Tensor, cotangents: Tensor) -
     for index in range(len(x)):
         with torch.enable_grad():
             output = functional_call(network, state.all(), (x[index : index + 1].clone(),)).flatten()
-        rows = batched(output, list(state.leaves.values()), cotangents) if output.requires_grad else [None] * len(found)
+        leaves = list(state.leaves.values())
+        rows = checked_gradients(output, leaves, cotangents)[0] if output.requires_grad else [None] * len(found)
         for (name, leaf), row in zip(state.leaves.items(), rows, strict=True):
             found[name].append(leaf.new_zeros(len(cotangents), leaf.numel()) if row is None else row.reshape(len(cotangents), -1))
     return {name: torch.stack(rows) for name, rows in found.items()}

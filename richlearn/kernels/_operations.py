@@ -149,7 +149,7 @@ def _batch_norm(uses, func, input, running_mean, running_var, weight=None, bias=
     def call(w: Tensor | None, b: Tensor | None) -> Tensor:
         """In operations whose gradients are products; torch's own also sums over samples what nobody asks for."""
         result = (input - mean) * ((variance + eps).rsqrt() * (1.0 if w is None else w.view_as(mean)))
-        return result if b is None else result + b.view_as(mean)
+        return (result if b is None else result + b.view_as(mean)).to(input.dtype)
 
     return _normalise(uses, call, input.ndim - 2, weight, bias)
 
@@ -172,21 +172,23 @@ def _attention(uses, func, *given, **named):
     separate = a.use_separate_proj_weight
     weights = (a.q_proj_weight, a.k_proj_weight, a.v_proj_weight) if separate else a.in_proj_weight.chunk(3)
     biases = (None, None, None) if a.in_proj_bias is None else a.in_proj_bias.chunk(3)
-    # Contiguous: a transposed input would be multiplied sample by sample, in the backward pass as well.
-    inputs = (each.contiguous() for each in (a.query, a.key, a.value))
+    # A transposed input would be multiplied position by position, in the backward pass as well. Often all three are one.
+    contiguous = {id(each): each.contiguous() for each in (a.query, a.key, a.value)}
+    inputs = (contiguous[id(each)] for each in (a.query, a.key, a.value))
     projected = [_linear(uses, F.linear, *each) for each in zip(inputs, weights, biases, strict=True)]
     # (position, sample, feature) → (sample, head, position, feature of the head)
     q, k, v = (each.unflatten(-1, (a.num_heads, -1)).permute(1, 2, 0, 3) for each in projected)
     mask = _additive(a.attn_mask, a.num_heads, q)
     if mask is not None and not a.need_weights:  # a row that sees nothing gives 0 there
         weights, attended = None, F.scaled_dot_product_attention(q, k, v, mask)
-    else:  # by hand the scores are scaled, which are fewer than queries and keys
+    else:  # the scores are scaled: of short sequences they are fewer than queries and keys
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         weights = (scores if mask is None else scores + mask).softmax(-1)
         attended = weights @ v
-        weights = weights.mean(1) if a.average_attn_weights else weights
     result = _linear(uses, F.linear, attended.permute(2, 0, 1, 3).flatten(2), a.out_proj_weight, a.out_proj_bias)
-    return result, weights if a.need_weights else None
+    if weights is None or not a.need_weights:
+        return result, None
+    return result, weights.mean(1) if a.average_attn_weights else weights
 
 
 def _additive(mask: Tensor | None, heads: int, like: Tensor) -> Tensor | None:

@@ -1,6 +1,8 @@
 """Forward and backward passes that record uses of parameters and leave the network as it was."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from richlearn.errors import ParameterError
+from richlearn.kernels._layout import close
 from richlearn.kernels._uses import ParameterUses
 
 _CHECKPOINTED = "checkpointing computes parts of the network again while gradients are taken, with other parameters than the kernel's"
@@ -87,8 +90,12 @@ def attached(output: Tensor, leaves: Mapping[str, Tensor]) -> set[str]:
     return found
 
 
-def batched(output: Tensor, inputs: Sequence[Tensor] | Sequence[GradientEdge], cotangents: Tensor) -> list[Tensor | None]:
-    """Gradients (m, …) of `inputs` for m cotangents; None where the output does not depend on one."""
+Inputs = Sequence[Tensor] | Sequence[GradientEdge]
+Gradients = list[Tensor | None]  # None where the output does not depend on an input
+
+
+def _at_once(output: Tensor, inputs: Inputs, cotangents: Tensor) -> Gradients:
+    """Gradients (m, …) of `inputs` for m cotangents, by `vmap`: `is_grads_batched` loops over them in a convolution, norm or softmax."""
     reached: list[bool] = []
 
     def pulled_back(cotangent: Tensor) -> list[Tensor]:
@@ -96,17 +103,48 @@ def batched(output: Tensor, inputs: Sequence[Tensor] | Sequence[GradientEdge], c
         reached[:] = [each is not None for each in found]
         return [each for each in found if each is not None]
 
-    try:  # `is_grads_batched` would loop over the cotangents in most operations
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")  # it advises to tell PyTorch's developers
         found = iter(torch.func.vmap(pulled_back)(cotangents))
-    except RuntimeError:  # a custom function without a batching rule: one cotangent at a time
-        found = map(torch.stack, zip(*map(pulled_back, cotangents), strict=True))
     return [next(found) if each else None for each in reached]
 
 
-def gradients(output: Tensor, uses: ParameterUses, edges: tuple[int, ...], cotangents: Tensor) -> list[Tensor | None]:
-    """Gradients (m, …) of the results `edges` for m cotangents (m, n, c); None where the output does not depend on a result."""
+def _one_by_one(output: Tensor, inputs: Inputs, cotangents: Tensor) -> Gradients:
+    """The same, one cotangent at a time: right for whatever can be trained."""
+    rows = [torch.autograd.grad(output, inputs, each, retain_graph=True, allow_unused=True) for each in cotangents]
+    return [_stacked(column) for column in zip(*rows, strict=True)]
+
+
+def _stacked(column: Sequence[Tensor | None]) -> Tensor | None:
+    like = next((each for each in column if each is not None), None)
+    return None if like is None else torch.stack([torch.zeros_like(like) if each is None else each for each in column])
+
+
+def _agree(first: Tensor | None, second: Tensor | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return close(first[-1], second[-1])
+
+
+def checked_gradients(output: Tensor, inputs: Inputs, cotangents: Tensor) -> tuple[Gradients, bool]:
+    """Gradients (m, …) of `inputs` for m cotangents, and whether they may be taken at once.
+
+    Not every operation can, and of one (`torch.cdist`) all cotangents but the first come out wrong: the last is looked at.
+    """
+    last = _one_by_one(output, inputs, cotangents[-1:])
+    if len(cotangents) == 1:
+        return last, True
+    with suppress(RuntimeError):
+        found = _at_once(output, inputs, cotangents)
+        if all(map(_agree, found, last)):
+            return found, True
+    return _one_by_one(output, inputs, cotangents), False
+
+
+def gradients(output: Tensor, uses: ParameterUses, edges: tuple[int, ...], cotangents: Tensor, *, at_once: bool) -> Gradients:
+    """Gradients (m, …) of the results `edges` for m cotangents (m, n, c)."""
     inputs: list[GradientEdge] = [uses.edges[edge] for edge in edges]
     if len(cotangents) == 1:
         found = torch.autograd.grad(output, inputs, cotangents[0], allow_unused=True)
         return [each if each is None else each[None] for each in found]
-    return batched(output, inputs, cotangents)
+    return (_at_once if at_once else _one_by_one)(output, inputs, cotangents)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from richlearn.errors import ParameterError
 from richlearn.kernels._layout import FEW, MORE, Layout, close, layout_of
 from richlearn.kernels._operations import BATCH_STATISTICS, HANDLERS
-from richlearn.kernels._passes import State, attached, call, state_of
+from richlearn.kernels._passes import State, attached, call, checked_gradients, state_of
 from richlearn.kernels._uses import ParameterUses, ParameterView
 
 
@@ -59,6 +59,7 @@ class Survey:
         same: result → the earlier result that always has the same gradient.
         active: result → positions at which a gradient arrives, features last (a read-out at the last position: one).
         head: result that is the output itself, or −1.
+        at_once: whether the gradients of several cotangents may be taken at once.
         outputs: c.
         result_sizes: elements of one sample's result, for each recorded result.
     """
@@ -70,6 +71,7 @@ class Survey:
     same: Mapping[int, int]
     active: Mapping[int, tuple[int, ...]]
     head: int
+    at_once: bool
     outputs: int
     result_sizes: tuple[int, ...]
 
@@ -212,6 +214,13 @@ def _random_gradients(look: _Look) -> list[Tensor | None]:
     return list(torch.autograd.grad(look.output, look.uses.edges, cotangent, retain_graph=True, allow_unused=True))
 
 
+def _at_once(look: _Look) -> bool:
+    if not look.output.requires_grad or not look.uses.edges:
+        return True
+    cotangents = torch.randn((3, *look.output.shape), generator=torch.Generator().manual_seed(0)).to(look.output)
+    return checked_gradients(look.output, look.uses.edges, cotangents)[1]
+
+
 def _same(gradients: list[Tensor | None]) -> dict[int, int]:
     """Results whose gradients are one and the same tensor: result → the first such one."""
     first: dict[tuple, int] = {}
@@ -270,6 +279,7 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
         same=_same(found),
         active=_active(found, layouts, {use.edge for use in covered if use.kind == "conv"}),
         head=heads[0] if heads else -1,
+        at_once=_at_once(few),
         outputs=few.output[0].numel(),
         result_sizes=tuple(value.numel() // FEW for value in few.uses.results),
     )

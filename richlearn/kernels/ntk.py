@@ -243,7 +243,7 @@ class TangentKernel:
         if not wanted or not output.requires_grad:
             return {}
         spread = cotangents[:, None, :].expand(-1, len(output), -1)
-        found = dict(zip(wanted, gradients(output, uses, tuple(wanted), spread), strict=True))
+        found = dict(zip(wanted, gradients(output, uses, tuple(wanted), spread, at_once=self._survey.at_once), strict=True))
         same = {edge: found.get(first) for edge, first in self._survey.same.items()}
         return {edge: value for edge, value in (found | same).items() if value is not None}
 

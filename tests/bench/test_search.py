@@ -99,7 +99,9 @@ def test_a_rate_at_which_one_seed_diverges_is_not_found():
 
 
 class Times(Answers):
-    """Outcomes by the step at which each seed's run sustains its goal at a rate; a run sees no step beyond its own budget."""
+    """Outcomes by the step at which each seed's run sustains its goal at a rate (inf: never, nan: it diverges); a run sees no step beyond
+    its own budget, and has a lower loss the longer it is.
+    """
 
     def __init__(self, times):
         super().__init__(lambda rate: 1.0)
@@ -110,7 +112,11 @@ class Times(Answers):
         for trial in trials:
             step = self.times[trial.lr][trial.seed - 100]
             self.budgets[trial.lr] = trial.steps
-            self[trial.hash]["sustained_reached"] = step if step is not None and step <= trial.steps else None
+            self[trial.hash] |= {
+                "status": "diverged" if math.isnan(step) else "finished",
+                "sustained_reached": int(step) if step <= trial.steps else None,
+                "test_loss": math.exp(-trial.steps / trial.lr),
+            }
 
 
 def raced(times, *options: str):
@@ -122,11 +128,12 @@ def raced(times, *options: str):
     return rounds, answers.budgets, search.found(answers)[ROWS[0].identity]
 
 
+NEVER = math.inf
 THREE = ("search.seeds=[100, 101, 102]", "search.max_extensions=2")
 
 
 def test_a_time_is_raced_from_the_middle_and_later_rates_run_until_they_are_too_late_to_win():
-    times = {0.0316: (700, 800, 900), 0.1: (500, 400, 990), 0.316: (300, 200, None), 1.0: (350, 100, 90), 3.16: (None, None, 80)}
+    times = {0.0316: (700, 800, 900), 0.1: (500, 400, 990), 0.316: (300, 200, NEVER), 1.0: (350, 100, 90), 3.16: (NEVER, NEVER, 80)}
     rounds, budgets, found = raced(times, *THREE, "goal.sustained=3")
     tail = 3 * 10  # checks in a row, ten updates apart
     assert rounds == [[0.1], [0.0316, 0.316], [1.0], [3.16]]
@@ -139,13 +146,15 @@ def test_a_race_finds_the_rate_that_whole_runs_find(seeds):
     """The rule by itself: the smallest median of the times, of an even number of seeds the upper one."""
     generator = np.random.default_rng(len(seeds))
     for _ in range(100):
-        times = {rate: tuple(generator.integers(1, 100, 3) * 10) for rate in (0.0316, 0.1, 0.316)}
+        times = {rate: tuple(generator.choice([10, 20, 30, 500, 980, math.nan], 3)) for rate in (0.0316, 0.1, 0.316)}
         found = raced(times, f"search.seeds={seeds}", "search.max_extensions=0")[2]
-        assert found == min(times, key=lambda rate: (sorted(times[rate][: len(seeds)])[len(seeds) // 2], rate))
+        medians = {rate: np.sort(np.nan_to_num(each[: len(seeds)], nan=1000.0))[len(seeds) // 2] for rate, each in times.items()}
+        if min(medians.values()) < 1000:
+            assert found == min(medians, key=lambda rate: (medians[rate], rate))
 
 
 def test_where_the_middle_misses_the_goal_the_others_have_the_whole_budget():
-    times = {0.0316: (None,) * 3, 0.1: (None, 20, None), 0.316: (None, 900, 30)}
+    times = {0.0316: (NEVER,) * 3, 0.1: (NEVER, 20, NEVER), 0.316: (NEVER, 900, 30)}
     _, budgets, found = raced(times, "search.seeds=[100, 101, 102]", "search.max_extensions=0")
     assert budgets == dict.fromkeys(times, 1000)
     assert found == 0.316

@@ -326,7 +326,29 @@ def _shared_storage():
     return network
 
 
+class _Quiet(torch.autograd.Function):
+    """No gradient at all where none arrives, which is not known before it does: it cannot be taken for several cotangents at once."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient if gradient.any() else None
+
+
+def _two_quiet_outputs(network, x):
+    first, second = network.layer(x).tanh(), network.layer(2 * x).tanh()
+    return torch.cat([_Quiet.apply(first).sum(1, keepdim=True), _Quiet.apply(second).sum(1, keepdim=True)], dim=1)
+
+
 REVIEWED = {
+    "a gradient for some cotangents only": (_two_quiet_outputs, (5, 6)),
+    "one option for both axes": (
+        lambda s, x: F.conv2d(x, s.w.view(2, 1, 2, 3), stride=[2], padding=(1,), dilation=(2,)).flatten(1),
+        (5, 1, 7, 7),
+    ),
     "samples in another order": (lambda s, x: s.out(s.layer(x.flip(0)).tanh().flip(0)), (5, 6)),
     "gradient altered in a view": (lambda s, x: F.linear(x, _Halved.apply(s.w)), (5, 6)),
     "another leaf on the same values": (lambda s, x: F.linear(x, s.w.detach().requires_grad_()) + s.out(s.layer(x)), (5, 6)),
@@ -347,6 +369,14 @@ def test_what_a_review_found_wrong_is_right(name):
     x = torch.randn(*shape, dtype=torch.float64)
     for outputs in OUTPUTS:
         assert _error(empirical_ntk(network, x, outputs=outputs), slow(network, x, outputs=outputs)) < 1e-11
+
+
+def test_batch_normalisation_in_float32_between_layers_of_less_precision():
+    mixed = made(lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Conv2d(3, 2, 3), nn.Flatten()), torch.float32)
+    x = torch.randn(4, 2, 6, 6)
+    exact = empirical_ntk(mixed, x)
+    mixed[0].bfloat16(), mixed[2].bfloat16()
+    assert _error(empirical_ntk(mixed, x.bfloat16()).float(), exact) < 0.03  # bfloat16 has 8 bits
 
 
 def test_parameters_of_one_storage_are_told_apart():

@@ -293,6 +293,12 @@ COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
         ),
         _images(3, 2, 5, 5),
     ),
+    "distances": (
+        lambda: Calls(
+            lambda s, x: s.out(torch.cdist(s.first(x), torch.eye(3, dtype=x.dtype)).neg().exp()), first=nn.Linear(6, 3), out=nn.Linear(3, 3)
+        ),
+        _images(6),
+    ),
     "rms norm": (lambda: nn.Sequential(nn.Linear(6, 5), nn.RMSNorm(5), nn.Linear(5, 2)), _images(6)),
     "embedding with padding": (
         lambda: Calls(lambda s, x: s.out(s.table(x).tanh().mean(1)), table=nn.Embedding(11, 4, padding_idx=3), out=nn.Linear(4, 2)),
@@ -327,6 +333,11 @@ FALLBACK: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], set[str
         lambda: Calls(lambda s, x: s.out(s.mix(x, x).relu()), mix=nn.Bilinear(3, 3, 4), out=nn.Linear(4, 2)),
         _images(3),
         {"mix.weight", "mix.bias"},
+    ),
+    "radial basis functions": (
+        lambda: Calls(lambda s, x: s.out(torch.cdist(x, s.centres).neg().exp()), centres=torch.randn(8, 6), out=nn.Linear(8, 3)),
+        _images(6),
+        {"centres"},
     ),
     "prelu": (lambda: nn.Sequential(nn.Linear(6, 4), nn.PReLU(), nn.Linear(4, 2)), _images(6), {"1.weight"}),
     "weight of a softmax": (
