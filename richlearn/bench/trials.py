@@ -1,6 +1,5 @@
 """A trial is content: everything that decides its numbers, hashed; a batch is the trials that one fit trains."""
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ class Trial:
         row: scheme and parameters.
         seed: of data, initialisation and order.
         lr: base learning rate, the protocol's rule applied.
+        steps: its budget, in updates.
         role: whether it is scored or serves the learning-rate search.
         train_size: of the training set, where the protocol has several.
     """
@@ -35,6 +35,7 @@ class Trial:
     row: SchemeRow
     seed: int
     lr: float
+    steps: int
     role: Role = "score"
     train_size: int | None = None
 
@@ -42,11 +43,6 @@ class Trial:
     def hash(self) -> str:
         """SHA-256 of `spec`: what the trial is called everywhere."""
         return text_hash(self.spec)
-
-    @cached_property
-    def steps(self) -> int:
-        """Its budget, in updates."""
-        return json.loads(self.spec)["training"]["steps"]
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ class TrialMaker:
                 "numerics": self._versions | {"scheme": catalog.SCHEMES.version(row.name)},
             }
         )
-        return Trial(canonical_json(spec), row, seed, rate, role, train_size)
+        return Trial(canonical_json(spec), row, seed, rate, spec["training"]["steps"], role, train_size)
 
     def scored(self, rows: Iterable[SchemeRow], rates: Mapping[str, float] | None = None) -> list[Trial]:
         """The scored trials of `rows`: seed by seed, size by size; `rates` are those that a search found, by `SchemeRow.identity`."""

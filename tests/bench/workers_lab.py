@@ -10,7 +10,7 @@ from richlearn.errors import StorageError
 
 
 def batch(name: str, seed: int = 0) -> Batch:
-    return Batch((Trial(f'{{"name":"{name}","seed":{seed}}}', SchemeRow(name, {}), seed, 0.1),), stacked=True)
+    return Batch((Trial(f'{{"name":"{name}","seed":{seed}}}', SchemeRow(name, {}), seed, 0.1, steps=1),), stacked=True)
 
 
 def make(*, rank: int, bar):
