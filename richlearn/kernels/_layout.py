@@ -52,6 +52,8 @@ def layout_of(few: Tensor, more: Tensor) -> Layout | str:
 
 def close(first: Tensor, second: Tensor, scale: float | None = None) -> bool:
     """Equal up to rounding; not-a-numbers are equal to anything."""
+    if not first.numel():
+        return True
     difference = (first - second).abs()
     size = torch.maximum(first.abs().max(), torch.tensor(scale or 0.0, dtype=first.dtype, device=first.device))
     return not bool((difference > _TOLERANCE.get(first.dtype, 1e-2) * size).any())

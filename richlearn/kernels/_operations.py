@@ -172,12 +172,12 @@ def _attention(uses, func, *given, **named):
     separate = a.use_separate_proj_weight
     weights = (a.q_proj_weight, a.k_proj_weight, a.v_proj_weight) if separate else a.in_proj_weight.chunk(3)
     biases = (None, None, None) if a.in_proj_bias is None else a.in_proj_bias.chunk(3)
-    # A transposed input would be multiplied position by position, in the backward pass as well. Often all three are one.
-    contiguous = {id(each): each.contiguous() for each in (a.query, a.key, a.value)}
-    inputs = (contiguous[id(each)] for each in (a.query, a.key, a.value))
+    # (sample, position, feature), as `batch_first` has them in memory: what is not contiguous is copied, for every cotangent.
+    by_sample = {id(each): each.transpose(0, 1).contiguous() for each in (a.query, a.key, a.value)}
+    inputs = (by_sample[id(each)] for each in (a.query, a.key, a.value))  # often all three are one
     projected = [_linear(uses, F.linear, *each) for each in zip(inputs, weights, biases, strict=True)]
-    # (position, sample, feature) → (sample, head, position, feature of the head)
-    q, k, v = (each.unflatten(-1, (a.num_heads, -1)).permute(1, 2, 0, 3) for each in projected)
+    # → (sample, head, position, feature of the head)
+    q, k, v = (each.unflatten(-1, (a.num_heads, -1)).transpose(1, 2) for each in projected)
     mask = _additive(a.attn_mask, a.num_heads, q)
     if mask is not None and not a.need_weights:  # a row that sees nothing gives 0 there
         weights, attended = None, F.scaled_dot_product_attention(q, k, v, mask)
@@ -185,7 +185,8 @@ def _attention(uses, func, *given, **named):
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         weights = (scores if mask is None else scores + mask).softmax(-1)
         attended = weights @ v
-    result = _linear(uses, F.linear, attended.permute(2, 0, 1, 3).flatten(2), a.out_proj_weight, a.out_proj_bias)
+    merged = attended.transpose(1, 2).flatten(2)
+    result = _linear(uses, F.linear, merged, a.out_proj_weight, a.out_proj_bias).transpose(0, 1)
     if weights is None or not a.need_weights:
         return result, None
     return result, weights.mean(1) if a.average_attn_weights else weights
@@ -197,6 +198,32 @@ def _additive(mask: Tensor | None, heads: int, like: Tensor) -> Tensor | None:
         return None
     mask = mask.unflatten(0, (-1, heads)) if mask.ndim == 3 else mask
     return torch.zeros_like(mask, dtype=like.dtype).masked_fill_(mask, float("-inf")) if mask.dtype == torch.bool else mask
+
+
+class _Sloped(torch.autograd.Function):
+    """An elementwise function whose slope is computed once, and not for each cotangent anew."""
+
+    @staticmethod
+    def forward(ctx, input: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        leaf = input.detach().requires_grad_()
+        with torch.enable_grad():
+            value = function(leaf)
+        ctx.save_for_backward(*torch.autograd.grad(value, leaf, torch.ones_like(value)))
+        return value.detach()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        (slope,) = ctx.saved_tensors
+        return gradient * slope, None
+
+
+def _smooth(uses: ParameterUses, func: Callable, input: Tensor, *rest: Any, **named: Any) -> Tensor:
+    """An activation whose own backward pass computes exponentials or error functions."""
+    in_place = any(each is True for each in (*rest, *named.values()))
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(input)  # pyright: ignore[reportAttributeAccessIssue]
+    if in_place or wrapped or not input.requires_grad:
+        return func(input, *rest, **named)
+    return _Sloped.apply(input, lambda leaf: func(leaf, *rest, **named))
 
 
 def _dropout(uses, func, input, p=0.5, training=True, inplace=False):
@@ -222,6 +249,7 @@ HANDLERS: dict[Callable, Callable] = {
     F.multi_head_attention_forward: _attention,
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout), _dropout),
     **dict.fromkeys((torch.conv1d, torch.conv2d), _conv),
+    **dict.fromkeys((F.gelu, F.silu, F.mish, F.softplus, F.elu, F.celu, F.selu), _smooth),
     **dict.fromkeys(_methods("matmul", "__matmul__", "mm"), _matmul),
     **dict.fromkeys(_methods("add", "__add__", "__radd__", "add_", "__iadd__"), _add),
     **dict.fromkeys(_methods("mul", "multiply", "__mul__", "__rmul__"), _mul),

@@ -1,6 +1,6 @@
 """What is asked of a kernel: the checks of its arguments, and one kernel to compute."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,15 @@ def checked_rates(network: nn.Module, rates: Mapping[str, float] | None) -> Mapp
 
 
 @dataclass(frozen=True)
+class Share:
+    """What the parts `numbers` of a unit give to one kernel; `fresh`: nothing was given to it before."""
+
+    kernel: Tensor
+    numbers: list[int]
+    fresh: bool
+
+
+@dataclass(frozen=True)
 class Request:
     """One kernel to compute: whose, with which rates, and where each part of it goes."""
 
@@ -47,12 +56,17 @@ class Request:
         """η_p."""
         return float(self.rates.get(part.parameter, 1.0))
 
-    def shares(self, unit: Unit) -> list[tuple[Tensor, list[int]]]:
-        """Kernels that the unit's parts add to, with the numbers of these parts."""
-        numbers: dict[int, list[int]] = {}
-        for number, part in enumerate(unit.parts):
-            numbers.setdefault(id(self.targets[part.parameter]), []).append(number)
-        return [(self.targets[unit.parts[found[0]].parameter], found) for found in numbers.values()]
+    def shares(self, units: Sequence[Unit], *, fresh: bool) -> list[list[Share]]:
+        """What each unit gives to which kernels; `fresh`: nothing has been added to them yet."""
+        begun = set() if fresh else {id(kernel) for kernel in self.targets.values()}
+        found = []
+        for unit in units:
+            numbers: dict[int, list[int]] = {}
+            for number, part in enumerate(unit.parts):
+                numbers.setdefault(id(self.targets[part.parameter]), []).append(number)
+            found.append([Share(self.targets[unit.parts[each[0]].parameter], each, key not in begun) for key, each in numbers.items()])
+            begun |= numbers.keys()
+        return found
 
     def weights(self, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
         """Σ_p η_p × products of operands, (n, position, n′, position)."""

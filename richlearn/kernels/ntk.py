@@ -16,7 +16,7 @@ from richlearn.kernels._kept import KeptProducts
 from richlearn.kernels._operations import HANDLERS
 from richlearn.kernels._passes import State, attached, call, gradients, state_of
 from richlearn.kernels._plan import Plan, Size, Unit, plan
-from richlearn.kernels._request import Outputs, Request, check_arguments, checked_rates
+from richlearn.kernels._request import Outputs, Request, Share, check_arguments, checked_rates
 from richlearn.kernels._survey import Survey, signature, survey
 from richlearn.kernels._uses import ParameterUses
 
@@ -161,22 +161,25 @@ class TangentKernel:
     def _empty(self, network: nn.Module) -> Tensor:
         like = next(network.parameters())
         c = self._survey.outputs if self._full else 1
-        return torch.zeros(len(self.x) * c, len(self.x2) * c, dtype=like.dtype, device=like.device)
+        return torch.empty(len(self.x) * c, len(self.x2) * c, dtype=like.dtype, device=like.device)
 
     def _fill(self, request: Request) -> None:
-        """Add all parts of the kernel to their targets, piece by piece."""
+        """Write the kernels that are asked for, piece by piece."""
         chunks = [list(range(0, len(x), self._plan.rows)) for x in (self.x, self.x2)]
         if not self._plan.units:  # the outputs depend on no parameter
+            for kernel in request.targets.values():
+                kernel.zero_()
             return
         with torch.no_grad(), _same_stream(self.x):
-            for cotangents in self._cotangents.split(self._plan.cotangents):
+            for number, cotangents in enumerate(self._cotangents.split(self._plan.cotangents)):
+                shares = request.shares(self._plan.units, fresh=number == 0)
                 for start in chunks[0]:
                     left = self._factors(request, self.x, start, cotangents, "left")
                     for other in chunks[1]:
                         if self._symmetric and other < start:
                             continue
                         right = left if self._symmetric and other == start else self._factors(request, self.x2, other, cotangents, "right")
-                        self._contract(request, left, right, start, other, cotangents)
+                        self._contract(request, shares, left, right, start, other, cotangents)
 
     def _factors(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[Factor]:
         """What every unit keeps of the samples from `start` on."""
@@ -253,43 +256,57 @@ class TangentKernel:
             return {}
         return jacobians(request.network, state_of(request.network, frozenset(self._survey.fallback), request.values), x, cotangents)
 
-    def _contract(self, request: Request, left: list[Factor], right: list[Factor], start: int, other: int, cotangents: Tensor) -> None:
+    def _contract(
+        self,
+        request: Request,
+        shares: list[list[Share]],
+        left: list[Factor],
+        right: list[Factor],
+        start: int,
+        other: int,
+        cotangents: Tensor,
+    ) -> None:
         """Add every unit's part of the block of the kernel that belongs to these factors, rows by rows."""
         each, upper = len(cotangents) if self._full else 1, left is right
         head = float(cotangents.double().square().sum())
-        columns, by_target = right[0].samples, [request.shares(unit) for unit in self._plan.units]
+        columns = right[0].samples
         for begin, end in contract.row_blocks(left[0].samples, columns, each, upper=upper):
             first = begin if upper else 0
             place = slice((start + begin) * each, (start + end) * each), slice((other + first) * each, (other + columns) * each)
-            for unit, shares, a, b in zip(self._plan.units, by_target, left, right, strict=True):
-                for kernel, numbers in shares:
-                    self._add(request, unit, numbers, (a[begin:end], b[first:]), kernel[place], head)
+            for unit, given, a, b in zip(self._plan.units, shares, left, right, strict=True):
+                factors = a[begin:end], b[first:]
+                for share in given:
+                    self._add(request, unit, share, factors, share.kernel[place], head)
 
-    def _add(self, request: Request, unit: Unit, numbers: list[int], factors: tuple[Factor, Factor], block: Tensor, head: float) -> None:
-        """What parts `numbers` of one unit give to one block; `head`: Σ of the squared cotangents."""
+    def _add(self, request: Request, unit: Unit, share: Share, factors: tuple[Factor, Factor], block: Tensor, head: float) -> None:
+        """What a share gives to one block; `head`: Σ of the squared cotangents."""
         if unit.contraction != "gram":
             left, right = (factor.rows.flatten(0, 1) if self._full else factor.rows.flatten(1) for factor in factors)
-            contract.add_product(block, left, right, request.rate(unit.parts[0]))
+            contract.add_product(block, left, right, request.rate(unit.parts[0]), fresh=share.fresh)
         elif unit.head and self._full:
-            contract.add_head(block, self._weights(request, unit, numbers, *factors)[:, 0, :, 0], len(block) // factors[0].samples)
+            weights = self._weights(request, unit, share.numbers, *factors)[:, 0, :, 0]
+            contract.add_head(block, weights, len(block) // factors[0].samples, fresh=share.fresh)
         elif unit.head:  # the gradient there is the cotangent, the same for all samples
-            for number in numbers:
-                rate = head * request.rate(unit.parts[number])
-                contract.add_traced_head(block, factors[0].operands[number], factors[1].operands[number], rate)
+            for place, number in enumerate(share.numbers):
+                first, second = (factor.operands[number] for factor in factors)
+                contract.add_traced_head(block, first, second, head * request.rate(unit.parts[number]), fresh=share.fresh and place == 0)
         else:
-            self._add_gram(request, unit, numbers, factors, block)
+            self._add_gram(request, unit, share, factors, block)
 
-    def _add_gram(self, request: Request, unit: Unit, numbers: list[int], factors: tuple[Factor, Factor], block: Tensor) -> None:
+    def _add_gram(self, request: Request, unit: Unit, share: Share, factors: tuple[Factor, Factor], block: Tensor) -> None:
         """(Products of operands) ∘ (products of gradients), in blocks that pairs of positions do not make too large."""
         left, right = factors
         each = len(block) // left.samples
         positions = left.operands[0].shape[1] * right.operands[0].shape[1]
         if not positions:  # inputs without any position
+            if share.fresh:
+                block.zero_()
             return
+        add = contract.add_full if self._full else contract.add_traced
         for begin, end in contract.gram_blocks(left.samples, right.samples, 1 if self._full else positions):
-            part = left[begin:end]
-            add = contract.add_full if self._full else contract.add_traced
-            add(block[begin * each : end * each], self._weights(request, unit, numbers, part, right), part.rows, right.rows)
+            part = left if end - begin == left.samples else left[begin:end]
+            weights = self._weights(request, unit, share.numbers, part, right)
+            add(block[begin * each : end * each], weights, part.rows, right.rows, fresh=share.fresh)
 
     def _weights(self, request: Request, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
         """Products of operands, weighted by the rates."""

@@ -23,6 +23,15 @@ OUTPUTS = ["full", "trace", "sum"]
 EVERY = {**COVERED, **{name: entry[:2] for name, entry in FALLBACK.items()}}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _uninitialised_memory_holds_no_numbers():
+    """Kernels begin in such memory: an entry that is read before it is written, or never written, is seen."""
+    empty = torch.empty
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "empty", lambda *size, **options: empty(*size, **options).fill_(torch.tensor(float("nan"))))
+        yield
+
+
 def _error(found, expected):
     return float((found.double() - expected).norm() / expected.norm())
 

@@ -150,13 +150,13 @@ def _position_major(network: Calls, x: Tensor) -> Tensor:
 def _energy(network: Calls, x: Tensor) -> Tensor:
     with torch.enable_grad():
         inner = x.detach().requires_grad_()
-        energy = network.second(network.first(inner).tanh()).sum()
+        energy = network.second(F.gelu(network.first(inner))).sum()
         (force,) = torch.autograd.grad(energy, inner, create_graph=True)
     return force
 
 
 def _energy_func(network: Calls, x: Tensor) -> Tensor:
-    return torch.func.vmap(torch.func.grad(lambda one: network.second(network.first(one).tanh()).sum()))(x)
+    return torch.func.vmap(torch.func.grad(lambda one: network.second(F.gelu(network.first(one))).sum()))(x)
 
 
 def _recurrent(network: Calls, x: Tensor) -> Tensor:
@@ -174,6 +174,14 @@ COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "two-layer, biases": (lambda: TwoLayer(6, 3, width=9, bias=True), _images(6)),
     "mlp": (lambda: MLP(6, 3, width=7, depth=3), _images(6)),
     "gelu mlp": (lambda: MLP(6, 3, width=7, depth=2, activation="gelu"), _images(6)),
+    "smooth activations": (
+        lambda: nn.Sequential(
+            *(nn.Linear(5, 5), nn.SiLU(inplace=True), nn.Linear(5, 5), nn.SiLU(), nn.Linear(5, 5), nn.Mish(), nn.Linear(5, 5)),
+            *(nn.Softplus(2.0), nn.Linear(5, 5), nn.ELU(0.7), nn.Linear(5, 5), nn.CELU(), nn.Linear(5, 5), nn.SELU(), nn.Linear(5, 5)),
+            *(nn.GELU("tanh"), nn.Linear(5, 3)),
+        ),
+        _images(5),
+    ),
     "deep linear": (lambda: Linear(6, 2, width=3, depth=3), _images(6)),
     "lenet": (LeNet, _images(1, 12, 12)),
     "lenet, average pooling": (lambda: LeNet(pool=nn.AvgPool2d), _images(1, 12, 12)),
@@ -233,6 +241,18 @@ COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
         lambda: Calls(
             lambda s, x: s.attention(x, x, x, attn_mask=torch.ones(4, 4).triu(1).bool(), need_weights=False)[0].mean(1),
             attention=nn.MultiheadAttention(6, 2, batch_first=True),
+        ),
+        _images(4, 6),
+    ),
+    "look-up as the output": (lambda: Calls(lambda s, x: s.table(x[:, 0]), table=nn.Embedding(3, 4)), _tokens(1, 3)),
+    "no position": (
+        lambda: Calls(lambda s, x: s.out(s.inner(x[:, :0]).relu().sum(1) + 1.0), inner=nn.Linear(3, 4), out=nn.Linear(4, 2)),
+        _images(2, 3),
+    ),
+    "attention, position first": (
+        lambda: Calls(
+            lambda s, x: s.layer(x.transpose(0, 1))[-1],
+            layer=nn.TransformerEncoderLayer(6, 2, 7, dropout=0.0, activation="relu"),
         ),
         _images(4, 6),
     ),
