@@ -214,8 +214,8 @@ def run(
         return
     typer.echo(boards.render(results.leaderboard()))
     typer.echo(f"\nleaderboard: {results.folder.leaderboard}")
-    drawn = [name for name in protocol.figures if results.folder.figure(name).is_file()]
-    typer.echo(f"pictures:    {', '.join(str(results.folder.figure(name)) for name in drawn)}")
+    if drawn := [str(path) for name in protocol.figures if (path := results.folder.figure(name)).is_file()]:
+        typer.echo(f"pictures:    {', '.join(drawn)}")
     typer.echo(f"tensorboard: tensorboard --logdir {results.folder.tensorboard}")
 
 

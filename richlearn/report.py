@@ -111,11 +111,15 @@ class Results:
     # ---- files -------------------------------------------------------------------------------------------------------
 
     def publish(self, *, anew: bool) -> None:
-        """Write the leaderboard; pictures and TensorBoard as well where something is new or a picture is not there."""
+        """Write the leaderboard; pictures and TensorBoard as well where something is new or a picture is not there.
+
+        While a search is still going on, there is nothing to draw yet.
+        """
         if self.trials.empty:
             return
         self.write_leaderboard()
-        if anew or not all(self.folder.figure(name).is_file() for name in self.protocol.figures):
+        there = all(self.folder.figure(name).is_file() for name in self.protocol.figures)
+        if (anew or not there) and "score" in set(self.current["role"]):
             if self._figures:
                 self.plot()
             self.write_tensorboard()

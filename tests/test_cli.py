@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from tiny_runs import SCHEME, TINY, command, contents, exit_code, forked, fragile_scheme, main_with, timeless, tiny_file
+from tiny_runs import SCHEME, SEARCHED, TINY, command, contents, exit_code, forked, fragile_scheme, main_with, timeless, tiny_file
 
 
 @pytest.fixture
@@ -198,6 +198,16 @@ def test_shards_in_any_order_give_one_leaderboard(file, finished, tmp_path):
     for shard in ("2/2", "1/2"):
         assert main_with("run", file, "-q", "--devices", "1", "--shard", shard, "--out", tmp_path / "run")[0] == 0
     assert timeless(tmp_path / "run").equals(timeless(finished))
+
+
+def test_a_shard_of_a_search_waits_for_the_others(file, tmp_path):
+    code, out, err = main_with(
+        "run", file, "--set", SEARCHED, "--seeds", "0", "--devices", "1", "--shard", "1/2", "--out", tmp_path / "run"
+    )
+    assert code == 0, err
+    assert "scored trials wait for the search, which other shards or failed batches hold up; run again then" in err
+    assert set(timeless(tmp_path / "run")["value"]) == {"not run"}
+    assert "pictures" not in out
 
 
 def test_the_commands_that_made_it_stand_in_the_records(file, tmp_path):

@@ -1,12 +1,12 @@
 """Adding Gram matrices to a kernel, block by block, so that what is multiplied elementwise is still in the cache.
 
-Kernels begin as uninitialised memory: what comes first to a block, which is `fresh` then, writes it instead of adding to it.
+A `fresh` block is uninitialised memory: what comes first writes it instead of adding to it.
 """
 
 import torch
 from torch import Tensor
 
-_BLOCK = 2**19  # elements of a block of rows: more leave the cache before they are multiplied elementwise, fewer make thin matrix products
+_BLOCK = 2**19  # elements of a block of rows: more would leave the cache, fewer make thin, slow matrix products
 _PRODUCT = 2**20  # elements of one matrix product over pairs of positions
 _THIN = 64  # rows below which a matrix product is slow
 _MIRRORED = 128  # rows that are mirrored at once
@@ -30,7 +30,7 @@ def gram_blocks(rows: int, columns: int, positions: int) -> list[tuple[int, int]
 
 def add_product(kernel: Tensor, left: Tensor, right: Tensor, rate: float, *, fresh: bool) -> None:
     """kernel (r, s) += rate · left (r, p) right (s, p)ᵀ."""
-    kernel.addmm_(left, right.T, alpha=rate, beta=not fresh)
+    kernel.addmm_(left, right.T, alpha=rate, beta=0 if fresh else 1)
 
 
 def pairing(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
@@ -56,44 +56,34 @@ def add_traced(kernel: Tensor, weights: Tensor, left: Tensor, right: Tensor, *, 
     rows, columns = left.flatten(0, 1), right.flatten(0, 1)
     if left.shape[1] == right.shape[1] == 1:
         _add_weighted(kernel, weights[:, :, :, 0], rows, columns, fresh=fresh)
-        return
-    summed = (rows @ columns.T).view(weights.shape).mul_(weights).sum((1, 3))
-    if fresh:
-        kernel.copy_(summed)
     else:
-        kernel += summed
+        kernel += (rows @ columns.T).view(weights.shape).mul_(weights).sum((1, 3))
 
 
 def add_full(kernel: Tensor, weights: Tensor, left: Tensor, right: Tensor, *, fresh: bool) -> None:
     """kernel (n·m, n′·m) += Σ_{t,t′} weights (n, t, n′, t′) ∘ (left rightᵀ); left (n, m, t, o), right (n′, m, t′, o)."""
     m, pairs = left.shape[1], left.shape[2] * right.shape[2]
-    if fresh and pairs > 1:
-        kernel.zero_()
     for i in range(left.shape[2]):
         rows = left[:, :, i].flatten(0, 1)
         for j in range(right.shape[2]):
             weight = weights[:, i, :, j]
             if pairs == 1 or bool(weight.any()):
                 repeated = weight.repeat_interleave(m, dim=1)[:, None]
-                _add_weighted(kernel, repeated, rows, right[:, :, j].flatten(0, 1), fresh=fresh and pairs == 1)
+                _add_weighted(kernel, repeated, rows, right[:, :, j].flatten(0, 1), fresh=fresh)
 
 
-def add_head(kernel: Tensor, weights: Tensor, outputs: int, *, fresh: bool) -> None:
+def add_head(kernel: Tensor, weights: Tensor, outputs: int) -> None:
     """kernel (n·m, n′·m) += weights (n, n′) on the diagonal of outputs: the layer that gives the output itself."""
-    if fresh:
-        kernel.zero_()
     blocks = kernel.unflatten(1, (-1, outputs)).unflatten(0, (-1, outputs))  # sample, output, sample, output
     blocks.diagonal(dim1=1, dim2=3).add_(weights[..., None])
 
 
-def add_traced_head(kernel: Tensor, left: Tensor, right: Tensor, rate: float, *, fresh: bool) -> None:
+def add_traced_head(kernel: Tensor, left: Tensor, right: Tensor, rate: float) -> None:
     """kernel (n, n′) += rate · products of operands (n, 1, k) or (n, 1)."""
     if left.is_floating_point():
-        add_product(kernel, left[:, 0], right[:, 0], rate, fresh=fresh)
-        return
-    if fresh:
-        kernel.zero_()
-    kernel.add_(pairing(left, right, kernel.dtype), alpha=rate)
+        add_product(kernel, left[:, 0], right[:, 0], rate, fresh=False)
+    else:
+        kernel.add_(pairing(left, right, kernel.dtype), alpha=rate)
 
 
 def mirror(kernel: Tensor) -> Tensor:

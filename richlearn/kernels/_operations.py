@@ -172,8 +172,10 @@ def _attention(uses, func, *given, **named):
     separate = a.use_separate_proj_weight
     weights = (a.q_proj_weight, a.k_proj_weight, a.v_proj_weight) if separate else a.in_proj_weight.chunk(3)
     biases = (None, None, None) if a.in_proj_bias is None else a.in_proj_bias.chunk(3)
-    # (sample, position, feature), as `batch_first` has them in memory: what is not contiguous is copied, for every cotangent.
-    by_sample = {id(each): each.transpose(0, 1).contiguous() for each in (a.query, a.key, a.value)}
+    # (sample, position, feature), as `batch_first` has them: what lies otherwise is copied again for every cotangent. The network
+    # may go on to overwrite its own, as torch's attention lets it.
+    layout = torch.contiguous_format
+    by_sample = {id(each): each.transpose(0, 1).clone(memory_format=layout) for each in (a.query, a.key, a.value)}
     inputs = (by_sample[id(each)] for each in (a.query, a.key, a.value))  # often all three are one
     projected = [_linear(uses, F.linear, *each) for each in zip(inputs, weights, biases, strict=True)]
     # → (sample, head, position, feature of the head)
@@ -219,9 +221,8 @@ class _Sloped(torch.autograd.Function):
 
 def _smooth(uses: ParameterUses, func: Callable, input: Tensor, *rest: Any, **named: Any) -> Tensor:
     """An activation whose own backward pass computes exponentials or error functions."""
-    in_place = any(each is True for each in (*rest, *named.values()))
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(input)  # pyright: ignore[reportAttributeAccessIssue]
-    if in_place or wrapped or not input.requires_grad:
+    in_place = named.get("inplace") or any(each is True for each in rest)
+    if in_place or not input.requires_grad or torch._C._are_functorch_transforms_active():
         return func(input, *rest, **named)
     return _Sloped.apply(input, lambda leaf: func(leaf, *rest, **named))
 
@@ -249,9 +250,10 @@ HANDLERS: dict[Callable, Callable] = {
     F.multi_head_attention_forward: _attention,
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout), _dropout),
     **dict.fromkeys((torch.conv1d, torch.conv2d), _conv),
-    **dict.fromkeys((F.gelu, F.silu, F.mish, F.softplus, F.elu, F.celu, F.selu), _smooth),
     **dict.fromkeys(_methods("matmul", "__matmul__", "mm"), _matmul),
     **dict.fromkeys(_methods("add", "__add__", "__radd__", "add_", "__iadd__"), _add),
     **dict.fromkeys(_methods("mul", "multiply", "__mul__", "__rmul__"), _mul),
     **dict.fromkeys(_methods("expand", "expand_as", "broadcast_to", "repeat"), _expand),
 }
+# For several cotangents; no network that differentiates itself may meet them, as a slope has none of its own.
+SLOPES: dict[Callable, Callable] = dict.fromkeys((F.gelu, F.silu, F.mish, F.softplus, F.elu, F.celu, F.selu), _smooth)

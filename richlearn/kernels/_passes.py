@@ -53,11 +53,17 @@ def call(network: nn.Module, state: State, x: Tensor, uses: ParameterUses) -> Te
     """The outputs (n, c) with the graph that leads to the recorded uses."""
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), disable_saved_tensors_hooks(_CHECKPOINTED), uses:
         output = _called(network, state, x)
+    if uses.overwritten:
+        raise ParameterError(
+            f"`{type(network).__name__}` overwrites a layer's input in place before its gradient is taken: it cannot be trained"
+        )
     if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != len(x):
         found = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"`{type(output).__name__}`"
         raise ParameterError(f"`network` must return one tensor (n, …) for inputs (n, …), got {found} for {len(x)} samples")
     if not output.is_floating_point():
         raise ParameterError(f"`network` must return real numbers, got {output.dtype}")
+    if not output[0].numel():
+        raise ParameterError(f"`network` must return at least one number for each sample, got shape {tuple(output.shape)}")
     with torch.enable_grad():
         return output if output.ndim == 2 else output.reshape(len(output), -1)
 

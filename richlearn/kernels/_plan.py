@@ -221,7 +221,7 @@ def plan(survey: Survey, size: Size, jacobians: dict[str, int], itemsize: int, l
     while True:
         units = _units(survey, replace(size, cotangents=m), jacobians)
         factors = itemsize * max(1, sum(unit.factor for unit in units))
-        moving = itemsize * _moving(survey, m)
+        moving = itemsize * max(1, _moving(survey, m))
         fits = factors * size.both + moving <= 0.7 * limit
         if fits or size.full or m == 1:
             break

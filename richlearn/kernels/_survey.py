@@ -98,10 +98,6 @@ def _look(network: nn.Module, state: State, x: Tensor, count: int, constant: fro
     few = x[torch.arange(count, device=x.device) % len(x)]
     uses = ParameterUses(state.leaves, HANDLERS, constant=constant, keep_results=True)
     output = call(network, state, few, uses)
-    if uses.overwritten:
-        raise ParameterError(
-            f"`{type(network).__name__}` overwrites a layer's input in place before its gradient is taken: it cannot be trained"
-        )
     return _Look(output, uses)
 
 

@@ -143,7 +143,7 @@ class ParameterUses(TorchFunctionMode):
         self, result: Tensor, *uses: tuple[str, ParameterView | None, Tensor | None], options: Mapping[str, Any] | None = None
     ) -> Tensor:
         """Record uses (kind, view, operand) that give `result`; what the operation shall return."""
-        if torch._C._functorch.is_functorch_wrapped_tensor(result):  # pyright: ignore[reportAttributeAccessIssue]
+        if torch._C._are_functorch_transforms_active():
             self.differentiated = True
             return result
         if result._is_view():  # overwritten in place, a view would change its place in the graph

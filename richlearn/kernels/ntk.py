@@ -13,7 +13,7 @@ from richlearn.kernels import _contract as contract
 from richlearn.kernels._factors import Factor, Workspace, at_active, gram_operands, gram_rows, part_gradient
 from richlearn.kernels._jacobian import jacobians
 from richlearn.kernels._kept import KeptProducts
-from richlearn.kernels._operations import HANDLERS
+from richlearn.kernels._operations import HANDLERS, SLOPES
 from richlearn.kernels._passes import State, attached, call, gradients, state_of
 from richlearn.kernels._plan import Plan, Size, Unit, plan
 from richlearn.kernels._request import Outputs, Request, Share, check_arguments, checked_rates
@@ -82,6 +82,7 @@ class TangentKernel:
         sizes = {name: named[name].numel() for name in sorted(self._survey.fallback)}
         self._full = outputs == "full" and self._survey.outputs > 1  # of one output the two kinds are one
         size = Size(len(self.x), len(self.x2), len(self._cotangents), self._full, self._symmetric)
+        self._dtype = like.dtype
         self._plan: Plan = plan(self._survey, size, sizes, like.element_size(), memory)
         self._work = Workspace()
         self._kept = KeptProducts(memory - self._plan.memory)
@@ -159,16 +160,14 @@ class TangentKernel:
         return torch.stack(each)
 
     def _empty(self, network: nn.Module) -> Tensor:
-        like = next(network.parameters())
         c = self._survey.outputs if self._full else 1
-        return torch.empty(len(self.x) * c, len(self.x2) * c, dtype=like.dtype, device=like.device)
+        make = torch.empty if self._plan.units else torch.zeros  # without units the outputs depend on no parameter
+        return make(len(self.x) * c, len(self.x2) * c, dtype=self._dtype, device=next(network.parameters()).device)
 
     def _fill(self, request: Request) -> None:
         """Write the kernels that are asked for, piece by piece."""
         chunks = [list(range(0, len(x), self._plan.rows)) for x in (self.x, self.x2)]
-        if not self._plan.units:  # the outputs depend on no parameter
-            for kernel in request.targets.values():
-                kernel.zero_()
+        if not self._plan.units:
             return
         with torch.no_grad(), _same_stream(self.x):
             for number, cotangents in enumerate(self._cotangents.split(self._plan.cotangents)):
@@ -201,7 +200,8 @@ class TangentKernel:
             end = min(begin + self._plan.batch, stop)
             for index, pieces in enumerate(self._pass(request, x[begin:end], cotangents)):
                 place = (side, index), slice(begin - start, end - start), stop - start
-                kept[index] = [self._store(piece, number, *place) for number, piece in enumerate(pieces)]
+                cast = [piece.to(self._dtype) if piece.is_floating_point() else piece for piece in pieces]  # of mixed precision
+                kept[index] = [self._store(piece, number, *place) for number, piece in enumerate(cast)]
         return kept
 
     def _store(self, piece: Tensor, number: int, key: tuple, place: slice, count: int) -> Tensor:
@@ -216,7 +216,8 @@ class TangentKernel:
         """One forward and one batched backward pass; of each unit what it keeps of these samples, gradients last."""
         survey, m = self._survey, len(cotangents)
         state = state_of(request.network, self._names - survey.fallback.keys(), request.values)
-        uses = ParameterUses(state.leaves, HANDLERS, constant=survey.constant)
+        handlers = HANDLERS | SLOPES if state.leaves and m > 1 else HANDLERS
+        uses = ParameterUses(state.leaves, handlers, constant=survey.constant)
         output = call(request.network, state, x, uses)
         _check_as_surveyed(request.network, survey, uses, output, state)
         cotangents = cotangents.to(output)
@@ -280,33 +281,35 @@ class TangentKernel:
 
     def _add(self, request: Request, unit: Unit, share: Share, factors: tuple[Factor, Factor], block: Tensor, head: float) -> None:
         """What a share gives to one block; `head`: Σ of the squared cotangents."""
+        one_product = unit.contraction != "gram" or (not unit.head and all(f.operands[0].shape[1] == 1 for f in factors))
+        if share.fresh and not one_product:
+            block.zero_()
         if unit.contraction != "gram":
             left, right = (factor.rows.flatten(0, 1) if self._full else factor.rows.flatten(1) for factor in factors)
             contract.add_product(block, left, right, request.rate(unit.parts[0]), fresh=share.fresh)
         elif unit.head and self._full:
-            weights = self._weights(request, unit, share.numbers, *factors)[:, 0, :, 0]
-            contract.add_head(block, weights, len(block) // factors[0].samples, fresh=share.fresh)
+            contract.add_head(block, self._weights(request, unit, share.numbers, *factors)[:, 0, :, 0], len(block) // factors[0].samples)
         elif unit.head:  # the gradient there is the cotangent, the same for all samples
-            for place, number in enumerate(share.numbers):
-                first, second = (factor.operands[number] for factor in factors)
-                contract.add_traced_head(block, first, second, head * request.rate(unit.parts[number]), fresh=share.fresh and place == 0)
+            for number in share.numbers:
+                rate = head * request.rate(unit.parts[number])
+                contract.add_traced_head(block, factors[0].operands[number], factors[1].operands[number], rate)
         else:
-            self._add_gram(request, unit, share, factors, block)
+            self._add_gram(request, unit, share.numbers, factors, block, fresh=share.fresh and one_product)
 
-    def _add_gram(self, request: Request, unit: Unit, share: Share, factors: tuple[Factor, Factor], block: Tensor) -> None:
+    def _add_gram(
+        self, request: Request, unit: Unit, numbers: list[int], factors: tuple[Factor, Factor], block: Tensor, *, fresh: bool
+    ) -> None:
         """(Products of operands) ∘ (products of gradients), in blocks that pairs of positions do not make too large."""
         left, right = factors
         each = len(block) // left.samples
         positions = left.operands[0].shape[1] * right.operands[0].shape[1]
         if not positions:  # inputs without any position
-            if share.fresh:
-                block.zero_()
             return
         add = contract.add_full if self._full else contract.add_traced
         for begin, end in contract.gram_blocks(left.samples, right.samples, 1 if self._full else positions):
             part = left if end - begin == left.samples else left[begin:end]
-            weights = self._weights(request, unit, share.numbers, part, right)
-            add(block[begin * each : end * each], weights, part.rows, right.rows, fresh=share.fresh)
+            weights = self._weights(request, unit, numbers, part, right)
+            add(block[begin * each : end * each], weights, part.rows, right.rows, fresh=fresh)
 
     def _weights(self, request: Request, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
         """Products of operands, weighted by the rates."""

@@ -388,6 +388,54 @@ def test_batch_normalisation_in_float32_between_layers_of_less_precision():
     assert _error(empirical_ntk(mixed, x.bfloat16()).float(), exact) < 0.03  # bfloat16 has 8 bits
 
 
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_layers_of_less_precision(outputs):
+    network, x = made(lambda: nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)), torch.float32), torch.randn(4, 6)
+    exact = empirical_ntk(network, x, outputs=outputs)
+    automatic = Calls(lambda s, x: s.network(x), network=network)
+
+    def forward(x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return automatic.network(x)
+
+    automatic.forward = forward
+    assert _error(empirical_ntk(automatic, x, outputs=outputs), exact) < 0.03
+    mixed = Calls(lambda s, x: s.rest(s.norm(x).bfloat16()), norm=network[0], rest=copy.deepcopy(network[1:]).bfloat16())
+    found = empirical_ntk(mixed, x, outputs=outputs)
+    assert found.dtype == torch.float32
+    assert _error(found, exact) < 0.03
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("memory", [1, 2**29])
+def test_attention_whose_input_is_overwritten(batch_first, count, memory):
+    def added(network, x, in_place):
+        h = network.embed(x if batch_first else x.transpose(0, 1))
+        attended = network.attention(h, h, h, need_weights=False)[0]
+        h = h.add_(attended) if in_place else h + attended
+        return network.out(h.mean(1 if batch_first else 0))
+
+    parts = {"embed": nn.Linear(6, 6), "out": nn.Linear(6, 2), "attention": nn.MultiheadAttention(6, 2, batch_first=batch_first)}
+    overwriting, other = (
+        made(lambda in_place=in_place: Calls(lambda s, x: added(s, x, in_place), **copy.deepcopy(parts))) for in_place in (True, False)
+    )
+    x = torch.randn(count, 4, 6, dtype=torch.float64)
+    assert _error(empirical_ntk(overwriting, x, memory=memory), slow(other, x)) < 1e-11
+
+
+def test_an_input_that_is_overwritten_for_one_sample_alone_is_refused():
+    network = made(
+        lambda: Calls(
+            lambda s, x: s.out(s.layer(x if len(x) == 1 else x.clone()) + x.mul_(2.0)), layer=nn.Linear(6, 6), out=nn.Linear(6, 2)
+        )
+    )
+    x = torch.randn(5, 6, dtype=torch.float64)
+    assert torch.isfinite(empirical_ntk(network, x)).all()
+    with pytest.raises(ParameterError, match="overwrites a layer's input in place"):
+        empirical_ntk(network, x, memory=1)
+
+
 def test_parameters_of_one_storage_are_told_apart():
     network, x, rates = _shared_storage().double(), COVERED["mlp"][1](), {"a": 3.0, "b": 0.5}
     assert _error(empirical_ntk(network, x, rates=rates), slow(network, x, rates=rates)) < 1e-11
@@ -467,6 +515,7 @@ def test_a_network_that_goes_other_ways_for_other_samples_is_refused():
     [
         (lambda s, x: (s.layer(x),), r"must return one tensor \(n, …\) for inputs \(n, …\), got `tuple`"),
         (lambda s, x: s.layer(x).sum(), r"must return one tensor \(n, …\) .* got shape \(\)"),
+        (lambda s, x: s.layer(x)[:, :0], r"must return at least one number for each sample, got shape \(2, 0\)"),
         (lambda s, x: s.layer(x).argmax(1), "must return real numbers, got torch.int64"),
     ],
 )

@@ -159,6 +159,19 @@ def _energy_func(network: Calls, x: Tensor) -> Tensor:
     return torch.func.vmap(torch.func.grad(lambda one: network.second(F.gelu(network.first(one))).sum()))(x)
 
 
+def _laplacian(network: Calls, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        inner = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(network.second(F.silu(network.first(inner))).sum(), inner, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), inner, create_graph=True)
+    return curvature
+
+
+def _closed_over(network: Calls, x: Tensor) -> Tensor:
+    hidden = network.first(x)
+    return torch.func.vmap(lambda row: (F.gelu(hidden) * row).sum(-1))(network.rows).T
+
+
 def _recurrent(network: Calls, x: Tensor) -> Tensor:
     return network.head(network.rnn(x)[0][:, -1])
 
@@ -381,6 +394,16 @@ FALLBACK: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], set[str
         lambda: Calls(_energy, first=nn.Linear(4, 5), second=nn.Linear(5, 1)),
         _images(4),
         {"first.weight", "first.bias", "second.weight", "second.bias"},
+    ),
+    "double backward, twice": (
+        lambda: Calls(_laplacian, first=nn.Linear(4, 5), second=nn.Linear(5, 1)),
+        _images(4),
+        {"first.weight", "first.bias", "second.weight", "second.bias"},
+    ),
+    "torch.func with what lies outside": (
+        lambda: Calls(_closed_over, first=nn.Linear(4, 5), rows=torch.randn(3, 5)),
+        _images(4),
+        {"rows"},
     ),
     "torch.func inside": (
         lambda: Calls(_energy_func, first=nn.Linear(4, 5), second=nn.Linear(5, 1)),
