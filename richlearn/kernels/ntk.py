@@ -82,7 +82,6 @@ class TangentKernel:
         sizes = {name: named[name].numel() for name in sorted(self._survey.fallback)}
         self._full = outputs == "full" and self._survey.outputs > 1  # of one output the two kinds are one
         size = Size(len(self.x), len(self.x2), len(self._cotangents), self._full, self._symmetric)
-        self._dtype = like.dtype
         self._plan: Plan = plan(self._survey, size, sizes, like.element_size(), memory)
         self._work = Workspace()
         self._kept = KeptProducts(memory - self._plan.memory)
@@ -160,9 +159,10 @@ class TangentKernel:
         return torch.stack(each)
 
     def _empty(self, network: nn.Module) -> Tensor:
+        like = next(network.parameters())
         c = self._survey.outputs if self._full else 1
         make = torch.empty if self._plan.units else torch.zeros  # without units the outputs depend on no parameter
-        return make(len(self.x) * c, len(self.x2) * c, dtype=self._dtype, device=next(network.parameters()).device)
+        return make(len(self.x) * c, len(self.x2) * c, dtype=like.dtype, device=like.device)
 
     def _fill(self, request: Request) -> None:
         """Write the kernels that are asked for, piece by piece."""
@@ -194,13 +194,13 @@ class TangentKernel:
 
     def _collected(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[list[Tensor]]:
         """The pieces of `_pass` for all samples from `start` on."""
-        stop = min(start + self._plan.rows, len(x))
+        stop, dtype = min(start + self._plan.rows, len(x)), next(iter(request.targets.values())).dtype
         kept: list[list[Tensor]] = [[] for _ in self._plan.units]
         for begin in range(start, stop, self._plan.batch):
             end = min(begin + self._plan.batch, stop)
             for index, pieces in enumerate(self._pass(request, x[begin:end], cotangents)):
                 place = (side, index), slice(begin - start, end - start), stop - start
-                cast = [piece.to(self._dtype) if piece.is_floating_point() else piece for piece in pieces]  # of mixed precision
+                cast = [piece.to(dtype) if piece.is_floating_point() else piece for piece in pieces]  # of mixed precision
                 kept[index] = [self._store(piece, number, *place) for number, piece in enumerate(cast)]
         return kept
 
