@@ -15,6 +15,7 @@ from richlearn.figures._classification import (
     chance_accuracy,
     cut_text,
     diverged_text,
+    is_alpha_grid,
     legend,
     one_panel,
     panel_grid,
@@ -86,7 +87,7 @@ def accuracy_curves(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any) -
     """
     table, size = largest_size(served(protocol, trials))
     cells = protocol.cells()
-    panels = by_alpha(cells) if len(cells) > 1 and any("alpha" in cell.parameters for cell in cells) else one_panel(cells)
+    panels = by_alpha(cells) if is_alpha_grid(cells) else one_panel(cells, table)
     histories = {column: found for column in _DASHES if len(found := history(table, curves, column)) and found.notna().any(axis=None)}
     if ACCURACY not in histories:
         raise UsageError(f"`accuracy_curves` needs measured accuracies; `{protocol.name}` has none")

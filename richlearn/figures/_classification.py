@@ -95,10 +95,16 @@ def _alpha(value: float | None) -> str:
     return label(cell, [cell])
 
 
-def one_panel(cells: Sequence[Any]) -> dict[str, list[Line]]:
-    """All rows, at most seven, in a panel without a title."""
-    shown = spread(range(len(cells)), len(PALETTE))
+def one_panel(cells: Sequence[Any], table: pd.DataFrame) -> dict[str, list[Line]]:
+    """All rows in a panel without a title; of more than seven, seven that have runs in `table`."""
+    every = range(len(cells)) if len(cells) <= len(PALETTE) else sorted(table["cell_index"].unique())
+    shown = spread(every, len(PALETTE))
     return {"": [Line(index, label(cells[index], cells), colour) for index, colour in zip(shown, PALETTE, strict=False)]}
+
+
+def is_alpha_grid(cells: Sequence[Any]) -> bool:
+    """Whether most rows have an α, so that panels by α compare them; a scheme or two beside many others do not make one."""
+    return 2 * sum("alpha" in cell.parameters for cell in cells) > len(cells) > 1
 
 
 def by_alpha(cells: Sequence[Any]) -> dict[str, list[Line]]:

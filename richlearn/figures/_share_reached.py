@@ -17,6 +17,7 @@ from richlearn.figures._classification import (
     diverged_text,
     goal_text,
     has_fit,
+    is_alpha_grid,
     legend,
     one_panel,
     panel_grid,
@@ -50,10 +51,10 @@ def _panel(axes: Axes, lines: list[Line], table: pd.DataFrame, columns: list[str
             axes.step(*steps_of(times(runs, column), *ends), where="post", color=line.colour, label=text, **_LOOKS[column])
 
 
-def _panels(cells: list[Any]) -> dict[str, list[Line]]:
+def _panels(cells: list[Any], table: pd.DataFrame) -> dict[str, list[Line]]:
     """All rows in one panel; where they differ in more than α, one for each α."""
     alphas = [cell.parameters.get("alpha") for cell in cells]
-    return by_alpha(cells) if len(set(alphas) - {None}) > 1 and len(set(alphas)) < len(alphas) else one_panel(cells)
+    return by_alpha(cells) if is_alpha_grid(cells) and 1 < len(set(alphas) - {None}) < len(alphas) else one_panel(cells, table)
 
 
 def _counted(panels: dict[str, list[Line]], table: pd.DataFrame) -> dict[str, list[Line]]:
@@ -88,7 +89,7 @@ def share_reached(trials: pd.DataFrame, protocol: Any) -> Figure:
     """
     table, size = largest_size(served(protocol, trials))
     cells, columns = protocol.cells(), [FITTED, REACHED] if has_fit(protocol, table) else [REACHED]
-    panels = _counted(_panels(cells), table)
+    panels = _counted(_panels(cells, table), table)
     ends = _ends(table, columns, protocol.budget())
     figure, grid = panel_grid(panels, 1.8)
     for axes, (name, lines) in zip(grid, panels.items(), strict=True):

@@ -218,6 +218,18 @@ def test_accuracies_of_several_sizes_are_those_of_the_largest():
     assert max(line(figure.axes[0], "α = 1, test").get_ydata()) > 0.9
 
 
+def test_of_many_schemes_seven_that_were_run_share_a_panel():
+    cells = [*(cell_of(f"scheme_{number}") for number in range(9)), *rows(0.1, 10.0)]
+    protocol = classification("modular", cells, 1)
+    trials, curves = grokking(protocol)
+    trials.loc[trials["scheme"].isin(["scheme_0", "scheme_3"]), "status"] = "not_applicable"
+    for figure in (figures.accuracy_curves(trials, curves, protocol), figures.share_reached(trials, protocol)):
+        assert len(figure.axes) == 1
+        texts = [text.partition(":")[0] for text in legend(figure)[:7]]
+        assert texts == ["scheme_1", "scheme_2", "scheme_5", "scheme_6", "scheme_7", "relative_scale α = 0.1", "relative_scale α = 10"]
+        assert figure.get_suptitle().endswith("\n7 of 11 rows")
+
+
 def test_rows_without_an_alpha_share_the_last_panel():
     cells = [*rows(0.1, 1.0), cell_of("standard"), cell_of("mup")]
     panels = by_alpha(cells)
