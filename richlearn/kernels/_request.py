@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from richlearn.errors import ParameterError
@@ -52,6 +53,11 @@ class Request:
     rates: Mapping[str, float]
     targets: Mapping[str, Tensor]  # by parameter; all the same tensor, or one a layer
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the kernels."""
+        return next(iter(self.targets.values())).dtype
+
     def rate(self, part: Part) -> float:
         """η_p."""
         return float(self.rates.get(part.parameter, 1.0))
@@ -73,7 +79,7 @@ class Request:
         total: Tensor | None = None
         for number in numbers:
             first, second, part = left.operands[number], right.operands[number], unit.parts[number]
-            product, rate = contract.pairing(first, second, self.targets[part.parameter].dtype), self.rate(part)
+            product, rate = contract.pairing(first, second, self.dtype), self.rate(part)
             product = product if rate == 1.0 else product.mul_(rate)
             total = product if total is None else total.add_(product)
         assert total is not None

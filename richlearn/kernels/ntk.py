@@ -194,13 +194,13 @@ class TangentKernel:
 
     def _collected(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[list[Tensor]]:
         """The pieces of `_pass` for all samples from `start` on."""
-        stop, dtype = min(start + self._plan.rows, len(x)), next(iter(request.targets.values())).dtype
+        stop = min(start + self._plan.rows, len(x))
         kept: list[list[Tensor]] = [[] for _ in self._plan.units]
         for begin in range(start, stop, self._plan.batch):
             end = min(begin + self._plan.batch, stop)
             for index, pieces in enumerate(self._pass(request, x[begin:end], cotangents)):
                 place = (side, index), slice(begin - start, end - start), stop - start
-                cast = [piece.to(dtype) if piece.is_floating_point() else piece for piece in pieces]  # of mixed precision
+                cast = [piece.to(request.dtype) if piece.is_floating_point() else piece for piece in pieces]  # of mixed precision
                 kept[index] = [self._store(piece, number, *place) for number, piece in enumerate(cast)]
         return kept
 
@@ -313,7 +313,7 @@ class TangentKernel:
 
     def _weights(self, request: Request, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
         """Products of operands, weighted by the rates."""
-        given = request.targets[unit.parts[numbers[0]].parameter].dtype, [request.rate(unit.parts[number]) for number in numbers]
+        given = request.dtype, [request.rate(unit.parts[number]) for number in numbers]
         return self._kept.product(numbers, given, left, right, lambda: request.weights(unit, numbers, left, right))
 
 
