@@ -12,12 +12,13 @@ from richlearn.figures._classification import (
     ACCURACY,
     Line,
     by_alpha,
+    by_row,
     chance_accuracy,
     cut_text,
     diverged_text,
     is_alpha_grid,
+    label_below,
     legend,
-    one_panel,
     panel_grid,
     served,
     title,
@@ -67,27 +68,27 @@ def _axes(axes: Axes, protocol: Any, name: str, steps: np.ndarray) -> None:
     axes.set(ylim=(-0.03, 1.03), title=name)
     if protocol.goal.quantity == ACCURACY:
         axes.axhline(protocol.goal.threshold, **_GOAL, zorder=1, label="goal")
-    axes.label_outer()
 
 
 @styled
 def accuracy_curves(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any) -> Figure:
-    """Train accuracy (dashed) and test accuracy (solid) against updates, a panel for each α: means over the seeds.
+    """Train accuracy (dashed) and test accuracy (solid) against updates, a panel for each α of a grid: means over the seeds.
 
     A run that ended early keeps its last value, a diverged one is right as often as chance from there on. At most eight values of α and
-    seven other settings are shown; of several training sizes the largest.
+    seven other settings are shown; where α is no axis, each of more than seven rows has a panel of its own, beside the baseline's lines. Of
+    several training sizes the largest is shown.
 
     Args:
         trials: table of trials.
         curves: table of their curves; `train_accuracy` and `test_accuracy` are read.
-        protocol: its `name`, `cells()`, `seeds` and `goal` are read.
+        protocol: its `name`, `cells()`, `baseline_row()`, `seeds` and `goal` are read.
 
     Raises:
         UsageError: no trial was run, or no accuracy was measured.
     """
     table, size = largest_size(served(protocol, trials))
     cells = protocol.cells()
-    panels = by_alpha(cells) if is_alpha_grid(cells) else one_panel(cells, table)
+    panels = by_alpha(cells) if is_alpha_grid(cells) else by_row(cells, table, protocol.baseline_row())
     histories = {column: found for column in _DASHES if len(found := history(table, curves, column)) and found.notna().any(axis=None)}
     if ACCURACY not in histories:
         raise UsageError(f"`accuracy_curves` needs measured accuracies; `{protocol.name}` has none")
@@ -96,6 +97,7 @@ def accuracy_curves(trials: pd.DataFrame, curves: pd.DataFrame, protocol: Any) -
     for axes, (name, lines) in zip(grid, panels.items(), strict=True):
         _panel(axes, lines, table, histories)
         _axes(axes, protocol, name, steps)
+    label_below(grid)
     figure.supylabel("accuracy", fontsize=9.5)
     goal = {f"goal: {protocol.goal.threshold:g}": _GOAL} if protocol.goal.quantity == ACCURACY else {}
     legend(figure, panels, {column.replace("_", " "): {"linestyle": _DASHES[column]} for column in histories} | goal)

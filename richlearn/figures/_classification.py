@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ REACHED = "first_reached"  # the goal, on the test set
 FITTED = "fit_first_reached"  # the same on the training set
 ACCURACY = "test_accuracy"
 MOST_PANELS = 8
+MOST_ROWS = 24
 
 
 def served(protocol: Any, trials: pd.DataFrame) -> pd.DataFrame:
@@ -95,11 +97,17 @@ def _alpha(value: float | None) -> str:
     return label(cell, [cell])
 
 
-def one_panel(cells: Sequence[Any], table: pd.DataFrame) -> dict[str, list[Line]]:
-    """All rows in a panel without a title; of more than seven, seven that have runs in `table`."""
-    every = range(len(cells)) if len(cells) <= len(PALETTE) else sorted(table["cell_index"].unique())
-    shown = spread(every, len(PALETTE))
-    return {"": [Line(index, label(cells[index], cells), colour) for index, colour in zip(shown, PALETTE, strict=False)]}
+def by_row(cells: Sequence[Any], table: pd.DataFrame, baseline: Any) -> dict[str, list[Line]]:
+    """Title of a panel -> its lines: up to seven rows share one without a title; of more, each that has runs in `table` has its own.
+
+    Behind each row but itself stands the `baseline`, if there is one; at most 24 rows are shown.
+    """
+    if len(cells) <= len(PALETTE):
+        return {"": [Line(index, label(cell, cells), colour) for index, (cell, colour) in enumerate(zip(cells, PALETTE, strict=False))]}
+    run = sorted(table["cell_index"].unique())
+    behind = [Line(index, f"baseline: {label(baseline, cells)}", PALETTE[1]) for index in run if cells[index] == baseline]
+    rows = [Line(index, "the row itself", PALETTE[0]) for index in spread(run, MOST_ROWS)]
+    return {fill(label(cells[row.cell], cells), 28): [*(line for line in behind if line.cell != row.cell), row] for row in rows}
 
 
 def is_alpha_grid(cells: Sequence[Any]) -> bool:
@@ -129,14 +137,23 @@ def by_alpha(cells: Sequence[Any]) -> dict[str, list[Line]]:
 
 
 def panel_grid(panels: dict[str, list[Line]], beside: float) -> tuple[Figure, list[Axes]]:
-    """A figure with as many axes as there are panels, of shared scales, in one row or two; `beside`: inches for the legend."""
-    across = len(panels) if len(panels) <= 4 else -(-len(panels) // 2)
-    down = -(-len(panels) // across)
+    """A figure with as many axes as there are panels, of shared scales, in a row, two or a square; `beside`: inches for the legend."""
+    down = 1 if len(panels) <= 4 else max(2, round(len(panels) ** 0.5))
+    across = -(-len(panels) // down)
     figure = Figure(figsize=(2.7 * across + beside + (across == 1) * 2, 2.5 * down + 0.6 + (across == 1)))
     grid = list(figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat)
     for axes in grid[len(panels) :]:
         axes.remove()
     return figure, grid[: len(panels)]
+
+
+def label_below(grid: list[Axes]) -> None:
+    """Label the horizontal axes of panels with nothing below them, and no others; vertical ones are labelled at the left already."""
+    across = grid[0].get_gridspec().ncols  # pyright: ignore[reportOptionalMemberAccess]
+    for axes in grid[:-across]:
+        axes.set_xlabel("")
+    for axes in grid[-across:]:
+        axes.tick_params(axis="x", which="both", labelbottom=True)
 
 
 def legend(figure: Figure, panels: dict[str, list[Line]], kinds: dict[str, dict[str, Any]]) -> None:
@@ -150,5 +167,5 @@ def legend(figure: Figure, panels: dict[str, list[Line]], kinds: dict[str, dict[
 
 def cut_text(panels: dict[str, list[Line]], cells: Sequence[Any]) -> str:
     """How many rows a picture shows, where it does not show all."""
-    shown = sum(map(len, panels.values()))
+    shown = len({line.cell for lines in panels.values() for line in lines})
     return f"; {shown} of {len(cells)} rows" if shown < len(cells) else ""

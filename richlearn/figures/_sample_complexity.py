@@ -1,8 +1,7 @@
 """Test error against training size, and the size P* at which it falls to a tenth of chance (Kunin et al. 2024, fig 6c)."""
 
 import math
-from dataclasses import dataclass
-from itertools import cycle, product
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,19 @@ from matplotlib.transforms import ScaledTranslation
 from richlearn.bench.scores import TARGET, chance_error, learned_at
 from richlearn.bench.statistics import geometric_mean
 from richlearn.errors import UsageError
-from richlearn.figures._classification import chance_accuracy, diverged_text, served, spread, title
-from richlearn.figures._style import DASHES, GREY, PALETTE, readable_logs, styled
-from richlearn.figures._tables import label, seeds_text
-
-MOST_ROWS = 14
+from richlearn.figures._classification import (
+    Line,
+    by_row,
+    chance_accuracy,
+    cut_text,
+    diverged_text,
+    label_below,
+    panel_grid,
+    served,
+    title,
+)
+from richlearn.figures._style import GREY, readable_logs, styled
+from richlearn.figures._tables import seeds_text
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,11 @@ def _floor(errors: pd.Series) -> float:
     return float(positive.min()) / 2 if len(positive) else 1e-3
 
 
-def _line(axes: Axes, table: pd.DataFrame, floor: float, text: str, colour: str, dash: Any) -> None:
+def _line(axes: Axes, table: pd.DataFrame, floor: float, line: Line) -> None:
     logs = table.assign(log=np.log(table["error"].clip(lower=floor))).groupby("train_size")["log"].agg(["mean", "std"]).fillna(0.0)
-    axes.fill_between(logs.index, np.exp(logs["mean"] - logs["std"]), np.exp(logs["mean"] + logs["std"]), color=colour, alpha=0.13, lw=0)
-    axes.plot(logs.index, np.exp(logs["mean"]), "o", linestyle=dash, color=colour, markersize=3, label=text)
+    low, high = np.exp(logs["mean"] - logs["std"]), np.exp(logs["mean"] + logs["std"])
+    axes.fill_between(logs.index, low, high, color=line.colour, alpha=0.13, lw=0)
+    axes.plot(logs.index, np.exp(logs["mean"]), "o-", color=line.colour, markersize=3, label=line.text)
 
 
 def _mark(axes: Axes, needed: _Needed, target: float, colour: str, before: int) -> None:
@@ -77,6 +85,29 @@ def _mark(axes: Axes, needed: _Needed, target: float, colour: str, before: int) 
     axes.plot(needed.size, target, ">", **look, markerfacecolor="white", transform=axes.transData + aside)
 
 
+def _panel(axes: Axes, lines: list[Line], table: pd.DataFrame, needed: dict[int, _Needed], ends: tuple[float, float]) -> None:
+    """Lines, marks and target of one panel; `ends`: the target, and what an error of 0 counts as."""
+    target, floor = ends
+    marked: list[_Needed] = []
+    for line in lines:
+        runs = table[table["cell_index"] == line.cell]
+        if len(runs):
+            _line(axes, runs, floor, line)
+        if found := needed.get(line.cell):
+            _mark(axes, found, target, line.colour, marked.count(found))
+            marked.append(found)
+    axes.axhline(target, color=GREY, linewidth=1, linestyle=(0, (4, 2)), zorder=1, label=f"target: {target:.3g}")
+    axes.set(xscale="log", yscale="log", xlabel="training size P")
+
+
+def _told(panels: dict[str, list[Line]], needed: dict[int, _Needed]) -> dict[str, list[Line]]:
+    """`panels` with each row's P*: in the legend of a single one, else in the titles."""
+    texts = {line.cell: needed[line.cell].text if line.cell in needed else "sizes missing" for lines in panels.values() for line in lines}
+    if "" not in panels:
+        return {f"{name}\n{texts[lines[-1].cell]}": lines for name, lines in panels.items()}
+    return {"": [replace(line, text=f"{line.text}:  {texts[line.cell]}") for line in panels[""]]}
+
+
 @styled
 def sample_complexity(trials: pd.DataFrame, protocol: Any) -> Figure:
     """Test error against training size, both logarithmic, a line a row, with the sample complexity P* of each.
@@ -85,10 +116,11 @@ def sample_complexity(trials: pd.DataFrame, protocol: Any) -> Figure:
     the smallest positive one that was seen, a diverged run errs as often as chance. The dashed line is the target, a tenth of the chance
     error; on it a diamond marks the geometric mean of the seeds' P*, an open triangle a lower bound of it where a seed's largest
     size does not reach the target. P* is interpolated in the error and the line in its logarithm, so that a mark may lie beside it.
+    Each of more than seven rows has a panel of its own, beside the baseline's line.
 
     Args:
         trials: table of trials; `train_size`, `test_accuracy` and `zero_loss` are read.
-        protocol: its `name`, `cells()`, `seeds` and `train_sizes` are read.
+        protocol: its `name`, `cells()`, `baseline_row()`, `seeds` and `train_sizes` are read.
 
     Raises:
         UsageError: there is no trial with a training size and an accuracy.
@@ -97,30 +129,21 @@ def sample_complexity(trials: pd.DataFrame, protocol: Any) -> Figure:
     if table.empty:
         raise UsageError(f"`sample_complexity` needs accuracies at several training sizes; `{protocol.name}` has none")
     target, floor, cells = TARGET * chance_error(table["zero_loss"].iloc[0]), _floor(table["error"]), protocol.cells()
-    shown = spread(sorted(table["cell_index"].unique()), MOST_ROWS)
-    figure = Figure(figsize=(7.6, 4.2))
-    axes = figure.subplots()
-    marked: list[_Needed | None] = []
-    for index, (dash, colour) in zip(shown, cycle(product(DASHES, PALETTE)), strict=False):
-        runs = table[table["cell_index"] == index]
-        needed = _needed(runs, len(protocol.train_sizes))
-        _line(axes, runs, floor, f"{label(cells[index], cells)}:  {needed.text if needed else 'sizes missing'}", colour, dash)
-        if needed:
-            _mark(axes, needed, target, colour, marked.count(needed))
-        marked.append(needed)
-    axes.axhline(target, color=GREY, linewidth=1, linestyle=(0, (4, 2)), zorder=1, label=f"target: {target:.3g}")
-    axes.set(xscale="log", yscale="log", xlabel="training size P", ylabel="test error")
-    axes.autoscale_view()
-    readable_logs(axes.xaxis)
-    readable_logs(axes.yaxis)
-    figure.legend(loc="outside right center", handlelength=2.6)
-    figure.suptitle(_title(protocol, table, floor, len(shown)))
-    return figure
-
-
-def _title(protocol: Any, table: pd.DataFrame, floor: float, shown: int) -> str:
-    rows = table["cell_index"].nunique()
-    cut = f"; {shown} of {rows} rows" if shown < rows else ""
+    groups = {int(index): _needed(runs, len(protocol.train_sizes)) for index, runs in table.groupby("cell_index")}  # pyright: ignore[reportArgumentType]
+    needed = {index: found for index, found in groups.items() if found}
+    panels = _told(by_row(cells, table, protocol.baseline_row()), needed)
+    figure, grid = panel_grid(panels, 2.9)
+    for axes, (name, lines) in zip(grid, panels.items(), strict=True):
+        _panel(axes, lines, table, needed, (target, floor))
+        axes.set_title(name)
+        axes.autoscale_view()
+        readable_logs(axes.xaxis)
+        readable_logs(axes.yaxis)
+    label_below(grid)
+    figure.supylabel("test error", fontsize=9.5)
+    handles = {line.get_label(): line for axes in reversed(grid) for line in axes.get_lines() if not str(line.get_label()).startswith("_")}
+    figure.legend(handles=list(handles.values()), loc="outside right center", handlelength=2.6)
     zeros = f"; errors of 0 drawn at {floor:.2g}" if (table["error"] < floor).any() else ""
     first = f"{protocol.name}: geometric mean ± standard deviation of logs over {seeds_text(table)}"
-    return title(first, cut, zeros, diverged_text(table, "at chance"))
+    figure.suptitle(title(first, cut_text(panels, cells), zeros, diverged_text(table, "at chance")))
+    return figure

@@ -88,10 +88,8 @@ def _panel(axes: Axes, rows: list[dict[str, Any]], heights: dict[tuple[str, str]
 
 
 def _baseline(protocol: Any) -> tuple[str, str] | None:
-    if protocol is None or protocol.baseline is None:
-        return None
-    cells = protocol.cells()
-    return next(((cell.name, canonical_json(cell.parameters)) for cell in cells if protocol.baseline in (cell.name, cell.label)), None)
+    row = protocol.baseline_row() if protocol else None
+    return (row.name, canonical_json(row.parameters)) if row else None
 
 
 def _order(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -126,7 +124,7 @@ def scheme_comparison(leaderboard: pd.DataFrame, protocol: Any = None) -> Figure
 
     Args:
         leaderboard: from `leaderboard.build` or `leaderboard.read`.
-        protocol: its `cells()` and `baseline` are read, if given.
+        protocol: its `baseline_row()` is read, if given.
 
     Raises:
         UsageError: the leaderboard has no rows.

@@ -13,13 +13,14 @@ from richlearn.figures._classification import (
     REACHED,
     Line,
     by_alpha,
+    by_row,
     cut_text,
     diverged_text,
     goal_text,
     has_fit,
     is_alpha_grid,
+    label_below,
     legend,
-    one_panel,
     panel_grid,
     served,
     times,
@@ -51,15 +52,17 @@ def _panel(axes: Axes, lines: list[Line], table: pd.DataFrame, columns: list[str
             axes.step(*steps_of(times(runs, column), *ends), where="post", color=line.colour, label=text, **_LOOKS[column])
 
 
-def _panels(cells: list[Any], table: pd.DataFrame) -> dict[str, list[Line]]:
-    """All rows in one panel; where they differ in more than α, one for each α."""
+def _panels(protocol: Any, table: pd.DataFrame) -> dict[str, list[Line]]:
+    """By row; rows that differ in more than α, by α."""
+    cells = protocol.cells()
     alphas = [cell.parameters.get("alpha") for cell in cells]
-    return by_alpha(cells) if is_alpha_grid(cells) and 1 < len(set(alphas) - {None}) < len(alphas) else one_panel(cells, table)
+    crossed = is_alpha_grid(cells) and 1 < len(set(alphas) - {None}) < len(alphas)
+    return by_alpha(cells) if crossed else by_row(cells, table, protocol.baseline_row())
 
 
 def _counted(panels: dict[str, list[Line]], table: pd.DataFrame) -> dict[str, list[Line]]:
     """`panels`; a single one with how many of each row's runs reached the goal, as lines may hide each other."""
-    if len(panels) > 1:
+    if "" not in panels:
         return panels
     reached = table.assign(held=times(table, REACHED) < np.inf).groupby("cell_index")["held"].agg(["sum", "size"])
     counts = {line.cell: "/".join(map(str, reached.loc[line.cell])) for line in panels[""] if line.cell in reached.index}
@@ -78,25 +81,26 @@ def share_reached(trials: pd.DataFrame, protocol: Any) -> Figure:
     """Share of a row's runs whose goal held at some check up to each update, a step function that ends at the budget.
 
     Solid: the goal on the test set; dashed and thin: the same on the training set, where the goal is one of accuracy. Diverged runs
-    and those that never reached it stay in the denominator. Of several training sizes the largest is shown.
+    and those that never reached it stay in the denominator. Each of more than seven rows has a panel of its own, beside the baseline's
+    lines. Of several training sizes the largest is shown.
 
     Args:
         trials: table of trials; `first_reached` and, if there, `fit_first_reached` are read.
-        protocol: its `name`, `cells()`, `seeds`, `goal` and `budget()` are read.
+        protocol: its `name`, `cells()`, `baseline_row()`, `seeds`, `goal` and `budget()` are read.
 
     Raises:
         UsageError: no trial was run.
     """
     table, size = largest_size(served(protocol, trials))
     cells, columns = protocol.cells(), [FITTED, REACHED] if has_fit(protocol, table) else [REACHED]
-    panels = _counted(_panels(cells, table), table)
+    panels = _counted(_panels(protocol, table), table)
     ends = _ends(table, columns, protocol.budget())
     figure, grid = panel_grid(panels, 1.8)
     for axes, (name, lines) in zip(grid, panels.items(), strict=True):
         _panel(axes, lines, table, columns, ends)
         axes.set(xscale="log", xlim=ends, ylim=(-0.03, 1.03), xlabel="optimiser updates", title=name)
         readable_logs(axes.xaxis)
-        axes.label_outer()
+    label_below(grid)
     figure.supylabel("share of runs that reached the goal", fontsize=9.5)
     parts = {FITTED: "train", REACHED: "test"}
     legend(figure, panels, {goal_text(protocol, parts[column]): _LOOKS[column] for column in columns})

@@ -17,6 +17,7 @@ def classification(name, cells, seeds=5, **options):
     return SimpleNamespace(
         name=name,
         cells=lambda: list(cells),
+        baseline_row=lambda: options.get("baseline"),
         seeds=tuple(range(seeds)),
         budget=lambda: BUDGET,
         goal=SimpleNamespace(quantity="test_accuracy", threshold=0.99),

@@ -25,6 +25,7 @@ def protocol_of(name, cells, seeds, **options):
         seeds=tuple(range(seeds)),
         scores=("test_loss", "steps_to_goal"),
         baseline=options.get("baseline"),
+        baseline_row=lambda: next((cell for cell in cells if cell.name == options.get("baseline")), None),
         training=SimpleNamespace(steps=STEPS),
         budget=lambda: STEPS,
         train_sizes=(),

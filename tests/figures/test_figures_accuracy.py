@@ -117,11 +117,27 @@ def test_one_seed_at_one_size_is_a_point():
     assert "over 1 seed" in figure.get_suptitle()
 
 
-def test_many_rows_are_thinned():
-    trials, protocol = sampled(seeds=1, alphas=tuple(range(1, 21)))
+def test_each_of_many_rows_has_a_panel_beside_the_baseline():
+    trials, protocol = sampled(seeds=1, alphas=tuple(range(1, 10)))
+    protocol.baseline_row = lambda: protocol.cells()[2]
+    figure = figures.sample_complexity(trials.iloc[1:], protocol)
+    single = figures.sample_complexity(trials[trials["parameters"] == '{"alpha":3}'], protocol)
+    of_the_baseline = single.axes[0].get_title().splitlines()[1]
+    titles = [axes.get_title().splitlines() for axes in figure.axes]
+    assert [first for first, _ in titles] == [f"α = {alpha}" for alpha in range(1, 10)]
+    assert titles[0][1] == "sizes missing"
+    assert (titles[2][1], titles[2][1].startswith("P* ≈ ")) == (of_the_baseline, True)
+    assert [len(marks(axes)) for axes in figure.axes] == [1, 2, 1, *[2] * 6]
+    assert line(figure.axes[5], "baseline").get_ydata() == pytest.approx(line(figure.axes[2], "the row itself").get_ydata())
+    assert legend(figure) == ["baseline: α = 3", "the row itself", "target: 0.0875"]
+    assert "rows" not in figure.get_suptitle()
+
+
+def test_at_most_24_rows_have_panels():
+    trials, protocol = sampled(seeds=1, alphas=tuple(range(1, 27)))
     figure = figures.sample_complexity(trials, protocol)
-    assert len(legend(figure)) == 14 + 1
-    assert "14 of 20 rows" in figure.get_suptitle()
+    assert len(figure.axes) == 24
+    assert "24 of 26 rows" in figure.get_suptitle()
 
 
 def test_a_row_without_all_sizes_has_no_sample_complexity_yet():
@@ -218,16 +234,37 @@ def test_accuracies_of_several_sizes_are_those_of_the_largest():
     assert max(line(figure.axes[0], "α = 1, test").get_ydata()) > 0.9
 
 
-def test_of_many_schemes_seven_that_were_run_share_a_panel():
+def test_of_many_schemes_each_that_was_run_has_a_panel():
     cells = [*(cell_of(f"scheme_{number}") for number in range(9)), *rows(0.1, 10.0)]
-    protocol = classification("modular", cells, 1)
+    protocol = classification("modular", cells, 1, baseline=cells[1])
     trials, curves = grokking(protocol)
     trials.loc[trials["scheme"].isin(["scheme_0", "scheme_3"]), "status"] = "not_applicable"
+    names = [f"scheme_{number}" for number in (1, 2, 4, 5, 6, 7, 8)] + ["relative_scale α = 0.1", "relative_scale α = 10"]
     for figure in (figures.accuracy_curves(trials, curves, protocol), figures.share_reached(trials, protocol)):
-        assert len(figure.axes) == 1
-        texts = [text.partition(":")[0] for text in legend(figure)[:7]]
-        assert texts == ["scheme_1", "scheme_2", "scheme_5", "scheme_6", "scheme_7", "relative_scale α = 0.1", "relative_scale α = 10"]
-        assert figure.get_suptitle().endswith("\n7 of 11 rows")
+        assert [axes.get_title() for axes in figure.axes] == names
+        assert legend(figure)[:2] == ["the row itself", "baseline: scheme_1"]
+        drawn = [[line for line in axes.lines if len(line.get_xdata()) > 2] for axes in figure.axes]
+        assert [len(lines) for lines in drawn] == [2, *[4] * 8]
+        assert drawn[5][0].get_ydata() == pytest.approx(drawn[0][0].get_ydata())
+        assert figure.get_suptitle().endswith("\n9 of 11 rows")
+
+
+def test_the_first_of_many_rows_has_the_only_panel():
+    cells = [cell_of(f"scheme_{number}") for number in range(9)]
+    protocol = classification("modular", cells, 1, baseline=cells[1])
+    trials, curves = grokking(protocol)
+    for figure in (figures.accuracy_curves(trials[:1], curves, protocol), figures.share_reached(trials[:1], protocol)):
+        assert [axes.get_title() for axes in figure.axes] == ["scheme_0"]
+        assert figure.get_suptitle().endswith("\n1 of 9 rows")
+
+
+def test_panels_with_nothing_below_have_labels_there():
+    cells = [cell_of(f"scheme_{number}") for number in range(10)]
+    protocol = classification("modular", cells, 1)
+    figure = figures.share_reached(grokking(protocol)[0], protocol)
+    figure.draw_without_rendering()
+    assert [bool(axes.get_xlabel()) for axes in figure.axes] == [False] * 6 + [True] * 4
+    assert [axes.xaxis.get_major_ticks()[0].label1.get_visible() for axes in figure.axes] == [False] * 6 + [True] * 4
 
 
 def test_rows_without_an_alpha_share_the_last_panel():
