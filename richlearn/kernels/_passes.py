@@ -31,12 +31,17 @@ class State:
 
 
 def state_of(network: nn.Module, names: Set[str], values: Mapping[str, Tensor] | None = None) -> State:
-    """Leaves for the parameters `names`, all else detached; `values` replaces the network's own parameters."""
+    """Leaves for the parameters `names`, all else detached; `values` replaces the network's own parameters.
+
+    Without any leaf the parameters require gradients all the same: the network may differentiate itself by what depends on them.
+    """
     parameters = {**dict(network.named_parameters()), **(values or {})}
     storages = [value.untyped_storage().data_ptr() for value in parameters.values()]
     shared = len(set(storages)) < len(storages)  # parameters are told apart by their storage
     leaves = {name: (parameters[name].clone() if shared else parameters[name]).detach().requires_grad_() for name in names}
     frozen = {name: value.detach() for name, value in parameters.items() if name not in names}
+    for value in frozen.values():
+        value.requires_grad_(not names and value.is_floating_point())
     return State(leaves, {**frozen, **dict(network.named_buffers())})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
@@ -64,6 +65,11 @@ class Use:
     edge: int
     options: Mapping[str, Any] | None = None
     through: bool = False
+
+
+def transformed() -> bool:
+    """Whether a transform of `torch.func` or differentiation in forward mode is under way, with derivatives of its own."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 class _Rooted(torch.autograd.Function):
@@ -143,7 +149,7 @@ class ParameterUses(TorchFunctionMode):
         self, result: Tensor, *uses: tuple[str, ParameterView | None, Tensor | None], options: Mapping[str, Any] | None = None
     ) -> Tensor:
         """Record uses (kind, view, operand) that give `result`; what the operation shall return."""
-        if torch._C._are_functorch_transforms_active():
+        if transformed():
             self.differentiated = True
             return result
         if result._is_view():  # overwritten in place, a view would change its place in the graph

@@ -26,7 +26,7 @@ _announced: set[tuple[str, str]] = set()
 
 def _announce(network: nn.Module, fallback: Mapping[str, str]) -> None:
     """Say once for each network class and parameter that its Jacobian is taken."""
-    for name, reason in fallback.items():
+    for name, reason in sorted(fallback.items()):
         if (key := (type(network).__name__, name)) not in _announced:
             _announced.add(key)
             warnings.warn(f"`{key[0]}`: the kernel of parameter `{name}` comes from its Jacobian, which is slower: {reason}", stacklevel=5)
@@ -104,7 +104,7 @@ class TangentKernel:
     @property
     def fallback(self) -> dict[str, str]:
         """Parameters whose Jacobian is taken, with the reason."""
-        return dict(self._survey.fallback)
+        return dict(sorted(self._survey.fallback.items()))
 
     @property
     def layer_names(self) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from richlearn.networks import MLP, Linear, TwoLayer
 from richlearn.seeds import generator, global_stream
@@ -165,6 +166,19 @@ def _laplacian(network: Calls, x: Tensor) -> Tensor:
         (slope,) = torch.autograd.grad(network.second(F.silu(network.first(inner))).sum(), inner, create_graph=True)
         (curvature,) = torch.autograd.grad(slope.sum(), inner, create_graph=True)
     return curvature
+
+
+def _hidden_energy(network: Calls, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        hidden = torch.tanh(network.first(x))
+        (force,) = torch.autograd.grad(network.second(F.gelu(hidden)).sum(), hidden, create_graph=True)
+    return force
+
+
+def _directional(network: Calls, x: Tensor) -> Tensor:
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        return forward_ad.unpack_dual(network.second(F.gelu(network.first(dual)))).tangent
 
 
 def _closed_over(network: Calls, x: Tensor) -> Tensor:
@@ -397,6 +411,16 @@ FALLBACK: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], set[str
     ),
     "double backward, twice": (
         lambda: Calls(_laplacian, first=nn.Linear(4, 5), second=nn.Linear(5, 1)),
+        _images(4),
+        {"first.weight", "first.bias", "second.weight", "second.bias"},
+    ),
+    "double backward to a hidden layer": (
+        lambda: Calls(_hidden_energy, first=nn.Linear(4, 5), second=nn.Linear(5, 1)),
+        _images(4),
+        {"first.weight", "first.bias", "second.weight", "second.bias"},
+    ),
+    "forward mode": (
+        lambda: Calls(_directional, first=nn.Linear(4, 5), second=nn.Linear(5, 2)),
         _images(4),
         {"first.weight", "first.bias", "second.weight", "second.bias"},
     ),
