@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from richlearn.kernels._plan import Part, Unit
+from richlearn.kernels._pooling import Pooling
 from richlearn.kernels._survey import SurveyedUse
 from richlearn.kernels._uses import ParameterUses, Use
 
@@ -154,6 +155,14 @@ def _own_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: in
     return (by_sample.sum(summed) if summed else by_sample).reshape(samples, len(gradient), -1)
 
 
+def _pooled_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: int, pooling: Pooling) -> Tensor:
+    """The same of a convolution or its bias, from the gradient at the pooling's winners, (n, m, o channel, s place)."""
+    if use.kind == "shift":
+        return gradient.sum(3)
+    patches = pooling.of_winners(_patches(use, surveyed, samples)[:, 0])  # n, o, s, k
+    return (gradient.transpose(1, 2) @ patches).transpose(1, 2).flatten(2)
+
+
 def _reordered(value: Tensor, use: SurveyedUse, first: SurveyedUse) -> Tensor:
     """Elements in the order of the first use's view."""
     if use.view == first.view:
@@ -162,14 +171,27 @@ def _reordered(value: Tensor, use: SurveyedUse, first: SurveyedUse) -> Tensor:
     return value[..., place.to(value.device)]
 
 
-def part_gradient(part: Part, uses: list[Use], gradients: Mapping[int, Tensor], samples: int, cotangents: int, like: Tensor) -> Tensor:
-    """The gradient of a part of a parameter, (n, m, element)."""
+def part_gradient(
+    part: Part,
+    uses: list[Use],
+    gradients: Mapping[int, Tensor],
+    poolings: Mapping[int, Pooling],
+    samples: int,
+    cotangents: int,
+    like: Tensor,
+) -> Tensor:
+    """The gradient of a part of a parameter, (n, m, element); of results in `poolings` the gradients are those at the winners."""
     total: Tensor | None = None
     for surveyed in part.uses:
         gradient = gradients.get(surveyed.edge)
         if gradient is None:
             continue
-        own = _reordered(_own_gradient(uses[surveyed.index], surveyed, gradient, samples), surveyed, part.uses[0])
+        use, pooling = uses[surveyed.index], poolings.get(surveyed.edge)
+        if pooling is None:
+            own = _own_gradient(use, surveyed, gradient, samples)
+        else:
+            own = _pooled_gradient(use, surveyed, gradient, samples, pooling)
+        own = _reordered(own, surveyed, part.uses[0])
         total = own if total is None else total + own
     return like.new_zeros(samples, cotangents, part.size) if total is None else total
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, disable_saved_tensors_hooks
+from torch.autograd.graph import GradientEdge, Node, disable_saved_tensors_hooks
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -73,7 +73,8 @@ def call(network: nn.Module, state: State, x: Tensor, uses: ParameterUses) -> Te
         return output if output.ndim == 2 else output.reshape(len(output), -1)
 
 
-def _nodes(output: Tensor) -> Iterator[torch.autograd.graph.Node]:
+def nodes(output: Tensor) -> Iterator[Node]:
+    """Each node of the graph that leads to `output`, once."""
     waiting, seen = [output.grad_fn], set()
     while waiting:
         node = waiting.pop()
@@ -92,7 +93,7 @@ def attached(output: Tensor, leaves: Mapping[str, Tensor]) -> set[str]:
     """
     by_storage = {value.untyped_storage().data_ptr(): name for name, value in leaves.items() if value.numel()}
     found = set()
-    for node in _nodes(output):
+    for node in nodes(output):
         if node.name() == "CheckpointFunctionBackward":  # reentrant: its parameters are hidden from the graph
             raise ParameterError(f"`network` uses gradient checkpointing: switch it off, a kernel needs none; {_CHECKPOINTED}")
         variable = getattr(node, "variable", None)
@@ -152,9 +153,8 @@ def checked_gradients(output: Tensor, inputs: Inputs, cotangents: Tensor) -> tup
     return _one_by_one(output, inputs, cotangents), False
 
 
-def gradients(output: Tensor, uses: ParameterUses, edges: tuple[int, ...], cotangents: Tensor, *, at_once: bool) -> Gradients:
-    """Gradients (m, …) of the results `edges` for m cotangents (m, n, c)."""
-    inputs: list[GradientEdge] = [uses.edges[edge] for edge in edges]
+def gradients(output: Tensor, inputs: Sequence[GradientEdge], cotangents: Tensor, *, at_once: bool) -> Gradients:
+    """Gradients (m, …) of `inputs` for m cotangents (m, n, c)."""
     if len(cotangents) == 1:
         found = torch.autograd.grad(output, inputs, cotangents[0], allow_unused=True)
         return [each if each is None else each[None] for each in found]

@@ -54,6 +54,7 @@ class Unit:
         idle: the others, of a "gram" that is no head.
         fan_out: features of the results at one position.
         head: whether its result is the network's output, whose gradient is known.
+        pooled: whether the gradient of its result is taken at the winners of the pooling behind it.
         operations: multiply-adds.
         factor: elements a sample that the contraction keeps.
     """
@@ -65,6 +66,7 @@ class Unit:
     idle: tuple[int, ...]
     fan_out: int
     head: bool = False
+    pooled: bool = False
     operations: float = 0.0
     factor: int = 0
 
@@ -121,7 +123,7 @@ class Plan:
             {
                 "parameter": part.parameter,
                 "uses": " + ".join(use.kind for use in part.uses) or "any",
-                "contraction": unit.contraction + (" (output)" if unit.head else ""),
+                "contraction": unit.contraction + (" (output)" if unit.head else " (pooled)" if unit.pooled else ""),
                 "positions": len(unit.active),
                 "shares": len(unit.parts),
                 "GFLOP": 2e-9 * unit.operations,
@@ -178,13 +180,17 @@ def _unit(edges: tuple[int, ...], parts: Sequence[Part], survey: Survey, size: S
         other, _ = _gradient_cost(gram, size)
         if head or (len(widths) == 1 and operations <= other):
             operations = size.pairs if head else operations
-            found.append(Unit(edges, tuple(gram), "gram", active, () if head else idle, max(widths), head, operations, factor))
+            found.append(
+                Unit(edges, tuple(gram), "gram", active, () if head else idle, max(widths), head, operations=operations, factor=factor)
+            )
         else:
             rest = [*gram, *rest]
     for part in rest:
         operations, factor = _gradient_cost([part], size)
         places = tuple(range(sum(use.positions for use in part.uses)))
-        found.append(Unit(edges, (part,), "gradient", places, (), max(use.features for use in part.uses), False, operations, factor))
+        found.append(
+            Unit(edges, (part,), "gradient", places, (), max(use.features for use in part.uses), operations=operations, factor=factor)
+        )
     return found
 
 
@@ -196,8 +202,32 @@ def _units(survey: Survey, size: Size, jacobians: dict[str, int]) -> list[Unit]:
     units = [unit for edges, parts in by_edges.items() for unit in _unit(edges, parts, survey, size)]
     for name, elements in jacobians.items():
         cost = size.pairs * elements * (size.cotangents**2 if size.full else size.cotangents)
-        units.append(Unit((), (Part((_opaque(name, elements),)),), "jacobian", (), (), 0, False, cost, size.cotangents * elements))
+        units.append(
+            Unit((), (Part((_opaque(name, elements),)),), "jacobian", (), (), 0, operations=cost, factor=size.cotangents * elements)
+        )
     return units
+
+
+def _pooled(units: list[Unit], survey: Survey, size: Size) -> list[Unit]:
+    """The units, some `pooled`: where the winners' patches are fewer numbers than the convolution's gradients."""
+    by_edge = defaultdict(list)
+    for unit in units:
+        for edge in unit.edges:
+            by_edge[edge].append(unit)
+    found = set()
+    for edge, elements in survey.pooled.items():
+        alone = all(unit.contraction == "gradient" and unit.edges == (edge,) for unit in by_edge[edge])
+        fan_in = max(use.fan_in for unit in by_edge[edge] for part in unit.parts for use in part.uses)
+        if alone and elements * fan_in < size.cotangents * survey.result_sizes[edge]:
+            found.add(edge)
+    return [_at_winners(unit, survey, size) if unit.edges and found.issuperset(unit.edges) else unit for unit in units]
+
+
+def _at_winners(unit: Unit, survey: Survey, size: Size) -> Unit:
+    (edge,), part = unit.edges, unit.parts[0]
+    idle = 1 - survey.pooled[edge] / survey.result_sizes[edge]
+    saved = size.both * size.cotangents * idle * sum(use.work for use in part.uses)
+    return replace(unit, pooled=True, operations=unit.operations - saved)
 
 
 def _opaque(name: str, elements: int) -> SurveyedUse:
@@ -205,10 +235,13 @@ def _opaque(name: str, elements: int) -> SurveyedUse:
     return SurveyedUse(-1, -1, "any", ParameterView(name, (elements,), (1,), 0), Layout(0), (), 1, ())
 
 
-def _moving(survey: Survey, cotangents: int) -> int:
+def _moving(units: list[Unit], survey: Survey, cotangents: int) -> int:
     """Elements that a forward and a backward pass hold of one sample: the graph keeps about three tensors a result."""
-    results = survey.result_sizes
-    return 3 * sum(results) + cotangents * (sum(results[edge] for edge in survey.edges) + 2 * max(results, default=1))
+    results, pooled = survey.result_sizes, {edge for unit in units if unit.pooled for edge in unit.edges}
+    gradients = {edge: survey.pooled[edge] if edge in pooled else results[edge] for edge in survey.edges}
+    largest = max((size for edge, size in enumerate(results) if edge not in pooled), default=1)
+    patches = sum(use.fan_in * survey.pooled[use.edge] for unit in units if unit.pooled for use in unit.parts[0].uses)
+    return 3 * sum(results) + cotangents * (sum(gradients.values()) + 2 * largest) + patches
 
 
 def plan(survey: Survey, size: Size, jacobians: dict[str, int], itemsize: int, limit: int) -> Plan:
@@ -219,9 +252,9 @@ def plan(survey: Survey, size: Size, jacobians: dict[str, int], itemsize: int, l
     """
     m = size.cotangents
     while True:
-        units = _units(survey, replace(size, cotangents=m), jacobians)
+        units = _pooled(_units(survey, replace(size, cotangents=m), jacobians), survey, replace(size, cotangents=m))
         factors = itemsize * max(1, sum(unit.factor for unit in units))
-        moving = itemsize * max(1, _moving(survey, m))
+        moving = itemsize * max(1, _moving(units, survey, m))
         fits = factors * size.both + moving <= 0.7 * limit
         if fits or size.full or m == 1:
             break

@@ -1,18 +1,20 @@
 """What a network does with its parameters: found once, on two and on three samples, before any kernel is computed."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from richlearn.errors import ParameterError
 from richlearn.kernels._layout import FEW, MORE, Layout, close, layout_of
 from richlearn.kernels._operations import BATCH_STATISTICS, HANDLERS
 from richlearn.kernels._passes import State, attached, call, checked_gradients, state_of
+from richlearn.kernels._pooling import Pooling, poolings
 from richlearn.kernels._uses import ParameterUses, ParameterView
 
 
@@ -58,6 +60,7 @@ class Survey:
         signature: kind, parameter and size of each recorded use of a pass.
         same: result → the earlier result that always has the same gradient.
         active: result → positions at which a gradient arrives, features last (a read-out at the last position: one).
+        pooled: result of a convolution of the inputs that only a maximum pooling sees → elements of the latter's, of one sample.
         head: result that is the output itself, or −1.
         at_once: whether the gradients of several cotangents may be taken at once.
         outputs: c.
@@ -70,6 +73,7 @@ class Survey:
     signature: tuple[tuple[str, str, tuple[int, ...]], ...]
     same: Mapping[int, int]
     active: Mapping[int, tuple[int, ...]]
+    pooled: Mapping[int, int]
     head: int
     at_once: bool
     outputs: int
@@ -202,12 +206,12 @@ def _overlap(views: list[ParameterView]) -> bool:
     return len(torch.cat([view.indices().flatten() for view in views]).unique()) < sum(view.indices().numel() for view in views)
 
 
-def _random_gradients(look: _Look) -> list[Tensor | None]:
-    """The gradients of all results for one random cotangent."""
-    if not look.output.requires_grad or not look.uses.edges:
-        return [None] * len(look.uses.edges)
+def _random_gradients(look: _Look, edges: Sequence[GradientEdge]) -> list[Tensor | None]:
+    """The gradients of `edges` for one random cotangent, the same in every call."""
+    if not look.output.requires_grad or not edges:
+        return [None] * len(edges)
     cotangent = torch.randn(look.output.shape, generator=torch.Generator().manual_seed(0)).to(look.output)
-    return list(torch.autograd.grad(look.output, look.uses.edges, cotangent, retain_graph=True, allow_unused=True))
+    return list(torch.autograd.grad(look.output, edges, cotangent, retain_graph=True, allow_unused=True))
 
 
 def _at_once(look: _Look) -> bool:
@@ -239,6 +243,26 @@ def _active(gradients: list[Tensor | None], layouts: list[Layout | str], channel
     return found
 
 
+def _pooled(look: _Look, covered: list[SurveyedUse], gradients: list[Tensor | None]) -> dict[int, int]:
+    """Results that a pooling alone sees, of convolutions that pass no gradient on, with the elements of its result."""
+    plain = [use for use in covered if use.kind == "conv" and use.groups == 1 and not use.through and use.layout == Layout(0)]
+    found = poolings(look.output, {use.edge: look.uses.edges[use.edge] for use in plain})
+    behind = _random_gradients(look, [pooling.edge for pooling in found.values()])
+    return {
+        edge: pooling.winners[0].numel()
+        for (edge, pooling), gradient in zip(found.items(), behind, strict=True)
+        if _is_all(pooling, gradient, gradients[edge])
+    }
+
+
+def _is_all(pooling: Pooling, behind: Tensor | None, gradient: Tensor | None) -> bool:
+    """Whether a result's `gradient` is that at the winners and 0 elsewhere: a hook between may alter it."""
+    if behind is None or gradient is None:
+        return False
+    by_place = gradient.flatten(2)
+    return close(torch.zeros_like(by_place).scatter_add_(2, pooling.winners, pooling.at_winners(behind[None])[:, 0]), by_place)
+
+
 def signature(uses: ParameterUses) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
     """Kind, parameter and size of each recorded use."""
     return tuple((use.kind, use.view.parameter, use.view.size) for use in uses.uses)
@@ -264,7 +288,7 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
     if fallback:  # once more without them
         rest = survey(network, names - fallback.keys(), x)
         return replace(rest, fallback={**fallback, **rest.fallback})
-    found = _random_gradients(few)
+    found = _random_gradients(few, few.uses.edges)
     place = (few.output.grad_fn, few.output.output_nr)
     heads = [i for i, edge in enumerate(few.uses.edges) if (edge.node, edge.output_nr) == place]
     return Survey(
@@ -274,6 +298,7 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
         signature=signature(few.uses),
         same=_same(found),
         active=_active(found, layouts, {use.edge for use in covered if use.kind == "conv"}),
+        pooled=_pooled(few, covered, found),
         head=heads[0] if heads else -1,
         at_once=_at_once(few),
         outputs=few.output[0].numel(),

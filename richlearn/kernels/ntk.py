@@ -16,6 +16,7 @@ from richlearn.kernels._kept import KeptProducts
 from richlearn.kernels._operations import HANDLERS, SLOPES
 from richlearn.kernels._passes import State, attached, call, gradients, state_of
 from richlearn.kernels._plan import Plan, Size, Unit, plan
+from richlearn.kernels._pooling import Pooling, poolings
 from richlearn.kernels._request import Outputs, Request, Share, check_arguments, checked_rates
 from richlearn.kernels._survey import Survey, signature, survey
 from richlearn.kernels._uses import ParameterUses
@@ -221,13 +222,15 @@ class TangentKernel:
         output = call(request.network, state, x, uses)
         _check_as_surveyed(request.network, survey, uses, output, state)
         cotangents = cotangents.to(output)
-        by_edge = self._backward(output, uses, cotangents)
+        pooled = {edge for unit in self._plan.units if unit.pooled for edge in unit.edges}
+        behind = poolings(output, {edge: uses.edges[edge] for edge in pooled})
+        by_edge = self._backward(output, uses, behind, cotangents)
         exact = self._exact(request, x, cotangents)
         for number, unit in enumerate(self._plan.units):
             if unit.contraction == "jacobian":
                 yield [exact[unit.parts[0].parameter]]
             elif unit.contraction == "gradient":
-                yield [part_gradient(unit.parts[0], uses.uses, by_edge, len(x), m, output)]
+                yield [part_gradient(unit.parts[0], uses.uses, by_edge, behind, len(x), m, output)]
             else:
                 operands = [gram_operands(part, uses, len(x), output.device) for part in unit.parts]
                 yield operands if unit.head else self._pieces(number, operands, gram_rows(unit, by_edge, len(x), m, output))
@@ -240,14 +243,18 @@ class TangentKernel:
             found = [*operands, rows]
         return found if self._full else [*found[:-1], found[-1].transpose(1, 2)]
 
-    def _backward(self, output: Tensor, uses: ParameterUses, cotangents: Tensor) -> dict[int, Tensor]:
-        """Gradients (m, …) by result, those left out that only heads have, which know them."""
+    def _backward(self, output: Tensor, uses: ParameterUses, behind: Mapping[int, Pooling], cotangents: Tensor) -> dict[int, Tensor]:
+        """Gradients (m, …) by result, at the winners where a pooling is `behind` it; those left out that only heads have."""
         units = [unit for unit in self._plan.units if not unit.head and unit.contraction != "jacobian"]
         wanted = sorted({edge for unit in units for edge in unit.edges})
         if not wanted or not output.requires_grad:
             return {}
         spread = cotangents[:, None, :].expand(-1, len(output), -1)
-        found = dict(zip(wanted, gradients(output, uses, tuple(wanted), spread, at_once=self._survey.at_once), strict=True))
+        edges = [behind[edge].edge if edge in behind else uses.edges[edge] for edge in wanted]
+        found = dict(zip(wanted, gradients(output, edges, spread, at_once=self._survey.at_once), strict=True))
+        for edge, pooling in behind.items():
+            if (gradient := found[edge]) is not None:
+                found[edge] = pooling.at_winners(gradient)
         same = {edge: found.get(first) for edge, first in self._survey.same.items()}
         return {edge: value for edge, value in (found | same).items() if value is not None}
 

@@ -571,6 +571,28 @@ def test_the_contraction_with_fewer_operations_is_chosen(positions, contraction)
     assert table.loc["layer.weight", "contraction"] == contraction
 
 
+@pytest.mark.parametrize(
+    ("name", "contraction"),
+    [
+        ("pooled", "gradient (pooled)"),
+        ("pooled, overlapping, in place", "gradient (pooled)"),
+        ("pooled, then cut off in place", "gradient (pooled)"),
+        ("pooled, and seen besides", "gradient"),
+        ("pooled, with a hook", "gradient"),
+    ],
+)
+def test_gradients_behind_a_pooling_are_taken_at_its_winners(name, contraction):
+    table = TangentKernel(made(COVERED[name][0]), COVERED[name][1]()).explain().set_index("parameter")
+    assert table.loc["conv.weight", "contraction"] == contraction
+
+
+def test_winners_of_large_patches_are_worth_several_cotangents():
+    network = made(lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 9)))
+    x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+    chosen = [TangentKernel(network, x, outputs=outputs).explain()["contraction"][0] for outputs in ("full", "sum")]
+    assert chosen == ["gradient (pooled)", "gradient"]
+
+
 def test_kernels_of_functional_calls_agree():
     network, x = made(LeNet), COVERED["lenet"][1]()
     shifted = {name: p.detach() + 0.1 for name, p in network.named_parameters()}

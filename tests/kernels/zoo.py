@@ -181,6 +181,22 @@ def _directional(network: Calls, x: Tensor) -> Tensor:
         return forward_ad.unpack_dual(network.second(F.gelu(network.first(dual)))).tangent
 
 
+def _pooled(network: Calls, x: Tensor) -> Tensor:
+    return network.out(network.pool(network.conv(x)).flatten(1))
+
+
+def _seen_besides(network: Calls, x: Tensor) -> Tensor:
+    hidden = network.conv(x).relu()
+    return network.out((F.max_pool2d(hidden, 2) + F.avg_pool2d(hidden, 2)).flatten(1))
+
+
+def _doubled_on_the_way(network: Calls, x: Tensor) -> Tensor:
+    hidden = network.conv(x).relu()
+    if hidden.requires_grad:
+        hidden.register_hook(lambda gradient: 2 * gradient)
+    return network.out(F.max_pool2d(hidden, 2).flatten(1))
+
+
 def _closed_over(network: Calls, x: Tensor) -> Tensor:
     hidden = network.first(x)
     return torch.func.vmap(lambda row: (F.gelu(hidden) * row).sum(-1))(network.rows).T
@@ -212,6 +228,27 @@ COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "deep linear": (lambda: Linear(6, 2, width=3, depth=3), _images(6)),
     "lenet": (LeNet, _images(1, 12, 12)),
     "lenet, average pooling": (lambda: LeNet(pool=nn.AvgPool2d), _images(1, 12, 12)),
+    "pooled": (
+        lambda: Calls(_pooled, conv=nn.Conv2d(1, 3, 2), pool=nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), out=nn.Linear(27, 9)),
+        _images(1, 8, 8),
+    ),
+    "pooled, overlapping, in place": (
+        lambda: Calls(
+            _pooled,
+            conv=nn.Conv2d(2, 3, (1, 2), stride=(1, 2), padding=1, dilation=(1, 2)),
+            pool=nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1, ceil_mode=True)),
+            out=nn.Linear(30, 3),
+        ),
+        _images(2, 7, 6),
+    ),
+    "pooled, then cut off in place": (
+        lambda: Calls(
+            _pooled, conv=nn.Conv2d(1, 3, 2, bias=False), pool=nn.Sequential(nn.MaxPool2d(2), nn.ReLU(inplace=True)), out=nn.Linear(27, 9)
+        ),
+        _images(1, 8, 8),
+    ),
+    "pooled, and seen besides": (lambda: Calls(_seen_besides, conv=nn.Conv2d(1, 3, 2), out=nn.Linear(27, 9)), _images(1, 8, 8)),
+    "pooled, with a hook": (lambda: Calls(_doubled_on_the_way, conv=nn.Conv2d(1, 3, 2), out=nn.Linear(27, 9)), _images(1, 8, 8)),
     "resnet, batch norm": (resnet, _images(2, 6, 6)),
     "resnet, group norm": (lambda: resnet(lambda c: nn.GroupNorm(2, c)), _images(2, 6, 6)),
     "resnet, instance norm": (lambda: resnet(lambda c: nn.InstanceNorm2d(c, affine=True)), _images(2, 6, 6)),
