@@ -117,6 +117,20 @@ class Plan:
     memory: int
     passes: int
 
+    @property
+    def pooled(self) -> set[int]:
+        """Results whose gradients are taken at the winners of the pooling behind them."""
+        return {edge for unit in self.units if unit.pooled for edge in unit.edges}
+
+    def joined(self) -> tuple[Unit, ...]:
+        """The units as they are contracted: all parameter gradients together, one product instead of many thin ones."""
+        together = [unit for unit in self.units if unit.contraction == "gradient"]
+        if len(together) < 2:
+            return self.units
+        edges = tuple(dict.fromkeys(edge for unit in together for edge in unit.edges))
+        parts = tuple(part for unit in together for part in unit.parts)
+        return Unit(edges, parts, "gradient", (), (), 0), *(unit for unit in self.units if unit.contraction != "gradient")
+
     def table(self) -> pd.DataFrame:
         """A row for each parameter: contraction, positions, multiply-adds of its unit, MiB of its factor."""
         rows = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -72,6 +73,17 @@ class Request:
                 numbers.setdefault(id(self.targets[part.parameter]), []).append(number)
             found.append([Share(self.targets[unit.parts[each[0]].parameter], each, key not in begun) for key, each in numbers.items()])
             begun |= numbers.keys()
+        return found
+
+    def columns(self, unit: Unit, numbers: list[int]) -> list[tuple[slice, float]]:
+        """Elements of these parts' gradients, among those of all parts one after the other, and η_p; neighbours of one rate together."""
+        stops = list(accumulate(part.size for part in unit.parts))
+        found: list[tuple[slice, float]] = []
+        for number in numbers:
+            start, stop, rate = stops[number] - unit.parts[number].size, stops[number], self.rate(unit.parts[number])
+            if found and found[-1][0].stop == start and found[-1][1] == rate:
+                start = found.pop()[0].start
+            found.append((slice(start, stop), rate))
         return found
 
     def weights(self, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:

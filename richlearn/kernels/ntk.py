@@ -84,6 +84,7 @@ class TangentKernel:
         self._full = outputs == "full" and self._survey.outputs > 1  # of one output the two kinds are one
         size = Size(len(self.x), len(self.x2), len(self._cotangents), self._full, self._symmetric)
         self._plan: Plan = plan(self._survey, size, sizes, like.element_size(), memory)
+        self._units = self._plan.joined()
         self._work = Workspace()
         self._kept = KeptProducts(memory - self._plan.memory)
         self._everywhere: set[int] = set()  # units to which gradients came at other positions than in the survey, once
@@ -162,17 +163,17 @@ class TangentKernel:
     def _empty(self, network: nn.Module) -> Tensor:
         like = next(network.parameters())
         c = self._survey.outputs if self._full else 1
-        make = torch.empty if self._plan.units else torch.zeros  # without units the outputs depend on no parameter
+        make = torch.empty if self._units else torch.zeros  # without units the outputs depend on no parameter
         return make(len(self.x) * c, len(self.x2) * c, dtype=like.dtype, device=like.device)
 
     def _fill(self, request: Request) -> None:
         """Write the kernels that are asked for, piece by piece."""
         chunks = [list(range(0, len(x), self._plan.rows)) for x in (self.x, self.x2)]
-        if not self._plan.units:
+        if not self._units:
             return
         with torch.no_grad(), _same_stream(self.x):
             for number, cotangents in enumerate(self._cotangents.split(self._plan.cotangents)):
-                shares = request.shares(self._plan.units, fresh=number == 0)
+                shares = request.shares(self._units, fresh=number == 0)
                 for start in chunks[0]:
                     left = self._factors(request, self.x, start, cotangents, "left")
                     for other in chunks[1]:
@@ -187,23 +188,33 @@ class TangentKernel:
         kept = self._collected(request, x, start, cotangents, side)
         if everywhere < len(self._everywhere):  # found on the way: all positions are needed
             kept = self._collected(request, x, start, cotangents, side)
-        found = [_factor(unit, pieces, full=self._full) for unit, pieces in zip(self._plan.units, kept, strict=True)]
+        found = [_factor(unit, pieces, full=self._full) for unit, pieces in zip(self._units, kept, strict=True)]
         return [
             self._kept.settled((side, start, number), factor) if unit.constant and (self._full or not unit.head) else factor
-            for number, (unit, factor) in enumerate(zip(self._plan.units, found, strict=True))
+            for number, (unit, factor) in enumerate(zip(self._units, found, strict=True))
         ]
 
     def _collected(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[list[Tensor]]:
         """The pieces of `_pass` for all samples from `start` on."""
         stop = min(start + self._plan.rows, len(x))
-        kept: list[list[Tensor]] = [[] for _ in self._plan.units]
+        kept: list[list[Tensor]] = [[] for _ in self._units]
         for begin in range(start, stop, self._plan.batch):
             end = min(begin + self._plan.batch, stop)
             for index, pieces in enumerate(self._pass(request, x[begin:end], cotangents)):
                 place = (side, index), slice(begin - start, end - start), stop - start
                 cast = [piece.to(request.dtype) if piece.is_floating_point() else piece for piece in pieces]  # of mixed precision
-                kept[index] = [self._store(piece, number, *place) for number, piece in enumerate(cast)]
+                if self._units[index].contraction == "gradient" and len(pieces) > 1:
+                    kept[index] = [self._joined(cast, *place)]
+                else:
+                    kept[index] = [self._store(piece, number, *place) for number, piece in enumerate(cast)]
         return kept
+
+    def _joined(self, pieces: list[Tensor], key: tuple, place: slice, count: int) -> Tensor:
+        """Gradients (n, m, element) of several parts, one after the other."""
+        size = sum(piece.shape[2] for piece in pieces)
+        held = self._work.take(key, (count, pieces[0].shape[1], size), pieces[0])
+        torch.cat(pieces, 2, out=held[place])
+        return held
 
     def _store(self, piece: Tensor, number: int, key: tuple, place: slice, count: int) -> Tensor:
         """`piece` among the others of its kind, in memory that is used again; alone it may stay where it is."""
@@ -222,22 +233,21 @@ class TangentKernel:
         output = call(request.network, state, x, uses)
         _check_as_surveyed(request.network, survey, uses, output, state)
         cotangents = cotangents.to(output)
-        pooled = {edge for unit in self._plan.units if unit.pooled for edge in unit.edges}
-        behind = poolings(output, {edge: uses.edges[edge] for edge in pooled})
+        behind = poolings(output, {edge: uses.edges[edge] for edge in self._plan.pooled})
         by_edge = self._backward(output, uses, behind, cotangents)
         exact = self._exact(request, x, cotangents)
-        for number, unit in enumerate(self._plan.units):
+        for number, unit in enumerate(self._units):
             if unit.contraction == "jacobian":
                 yield [exact[unit.parts[0].parameter]]
             elif unit.contraction == "gradient":
-                yield [part_gradient(unit.parts[0], uses.uses, by_edge, behind, len(x), m, output)]
+                yield [part_gradient(part, uses.uses, by_edge, behind, len(x), m, output) for part in unit.parts]
             else:
                 operands = [gram_operands(part, uses, len(x), output.device) for part in unit.parts]
                 yield operands if unit.head else self._pieces(number, operands, gram_rows(unit, by_edge, len(x), m, output))
 
     def _pieces(self, number: int, operands: list[Tensor], rows: Tensor) -> list[Tensor]:
         """Operands and gradients (n, m, position, feature), of a traced kernel (n, position, m, feature), where gradients arrive."""
-        found = [*operands, rows] if number in self._everywhere else at_active(self._plan.units[number], operands, rows)
+        found = [*operands, rows] if number in self._everywhere else at_active(self._units[number], operands, rows)
         if found is None:
             self._everywhere.add(number)
             found = [*operands, rows]
@@ -245,7 +255,7 @@ class TangentKernel:
 
     def _backward(self, output: Tensor, uses: ParameterUses, behind: Mapping[int, Pooling], cotangents: Tensor) -> dict[int, Tensor]:
         """Gradients (m, …) by result, at the winners where a pooling is `behind` it; those left out that only heads have."""
-        units = [unit for unit in self._plan.units if not unit.head and unit.contraction != "jacobian"]
+        units = [unit for unit in self._units if not unit.head and unit.contraction != "jacobian"]
         wanted = sorted({edge for unit in units for edge in unit.edges})
         if not wanted or not output.requires_grad:
             return {}
@@ -281,7 +291,7 @@ class TangentKernel:
         for begin, end in contract.row_blocks(left[0].samples, columns, each, upper=upper):
             first = begin if upper else 0
             place = slice((start + begin) * each, (start + end) * each), slice((other + first) * each, (other + columns) * each)
-            for unit, given, a, b in zip(self._plan.units, shares, left, right, strict=True):
+            for unit, given, a, b in zip(self._units, shares, left, right, strict=True):
                 factors = a[begin:end], b[first:]
                 for share in given:
                     self._add(request, unit, share, factors, share.kernel[place], head)
@@ -292,8 +302,10 @@ class TangentKernel:
         if share.fresh and not one_product:
             block.zero_()
         if unit.contraction != "gram":
-            left, right = (factor.rows.flatten(0, 1) if self._full else factor.rows.flatten(1) for factor in factors)
-            contract.add_product(block, left, right, request.rate(unit.parts[0]), fresh=share.fresh)
+            for number, (columns, rate) in enumerate(request.columns(unit, share.numbers)):
+                found = [factor.rows[:, :, columns] for factor in factors]
+                left, right = (each.flatten(0, 1) if self._full else each.flatten(1) for each in found)
+                contract.add_product(block, left, right, rate, fresh=share.fresh and number == 0)
         elif unit.head and self._full:
             contract.add_head(block, self._weights(request, unit, share.numbers, *factors)[:, 0, :, 0], len(block) // factors[0].samples)
         elif unit.head:  # the gradient there is the cotangent, the same for all samples
