@@ -35,8 +35,8 @@ class Factor:
     """What a unit keeps of some samples: operands by part and the gradients, or the parameter gradient alone.
 
     Attributes:
-        gradient: "gram": (n, m, position, feature), of a traced kernel (n, position, m, feature); "gradient": (n, m, element);
-            None of a head.
+        gradient: "gram": (n, m, position, feature), of a traced kernel (n, position, m, feature); else (n, m, element), of a traced kernel
+            (n, m·element), of several parts one after the other; None of a head.
         operands: "gram" only; (n, position, fan-in), or integers (n, position), of which equal ones pair.
         held: of operands that are the same in every kernel, where they are held; see `KeptProducts`.
     """
@@ -68,8 +68,8 @@ def _by_axis(option: Any, axes: int) -> Any:
     return (option,) * axes if isinstance(option, int) else tuple(option) * (axes if len(option) == 1 else 1)
 
 
-def _unfolded(value: Tensor, use: Use) -> Tensor:
-    """`value` (n, channel, …) as a convolution sees it, (n, channel·kernel, position): `F.unfold` along any number of axes, faster."""
+def _windows(value: Tensor, use: Use) -> Tensor:
+    """`value` (n, channel, …) as a convolution sees it, a view (n, channel, position…, kernel…); faster than `F.unfold`, for any axes."""
     assert use.options is not None
     kernel = use.view.size[2:]
     stride, padding, dilation = (_by_axis(use.options[name], len(kernel)) for name in ("stride", "padding", "dilation"))
@@ -81,10 +81,7 @@ def _unfolded(value: Tensor, use: Use) -> Tensor:
     value = F.pad(value, [side for pair in reversed(sides) for side in pair])
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), 2):
         value = value.unfold(axis, d * (k - 1) + 1, s)
-    windows = value[(..., *(slice(None, None, d) for d in dilation))].movedim(
-        tuple(range(-len(kernel), 0)), tuple(range(2, 2 + len(kernel)))
-    )
-    return windows.reshape(len(windows), -1, prod(windows.shape[-len(kernel) :]))
+    return value[(..., *(slice(None, None, d) for d in dilation))]
 
 
 def _patches(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
@@ -93,8 +90,10 @@ def _patches(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
     assert operand is not None
     if surveyed.layout.positions > 1:
         operand = surveyed.layout.samples_first(operand).flatten(0, 1)
-    patches = _unfolded(operand, use)  # (n·frame, channel·kernel, position)
-    patches = patches.view(samples, -1, groups, patches.shape[1] // groups, patches.shape[2])
+    windows = _windows(operand, use)
+    axes = windows.ndim // 2 - 1
+    by_kernel = windows.movedim(tuple(range(-axes, 0)), tuple(range(2, 2 + axes)))  # n·frame, channel, kernel…, position…
+    patches = by_kernel.reshape(samples, -1, groups, by_kernel.shape[1 : 2 + axes].numel() // groups, by_kernel.shape[2 + axes :].numel())
     return patches[:, 0] if patches.shape[1] == 1 else patches.movedim(1, 3).flatten(3)
 
 
@@ -155,11 +154,12 @@ def _own_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: in
     return (by_sample.sum(summed) if summed else by_sample).reshape(samples, len(gradient), -1)
 
 
-def _pooled_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: int, pooling: Pooling) -> Tensor:
+def _pooled_gradient(use: Use, gradient: Tensor, pooling: Pooling) -> Tensor:
     """The same of a convolution or its bias, from the gradient at the pooling's winners, (n, m, o channel, s place)."""
     if use.kind == "shift":
         return gradient.sum(3)
-    patches = pooling.of_winners(_patches(use, surveyed, samples)[:, 0])  # n, o, s, k
+    assert use.operand is not None
+    patches = pooling.of_winners(_windows(use.operand, use).movedim(1, 3))  # n, o, s, k
     return (gradient.transpose(1, 2) @ patches).transpose(1, 2).flatten(2)
 
 
@@ -187,10 +187,7 @@ def part_gradient(
         if gradient is None:
             continue
         use, pooling = uses[surveyed.index], poolings.get(surveyed.edge)
-        if pooling is None:
-            own = _own_gradient(use, surveyed, gradient, samples)
-        else:
-            own = _pooled_gradient(use, surveyed, gradient, samples, pooling)
+        own = _own_gradient(use, surveyed, gradient, samples) if pooling is None else _pooled_gradient(use, gradient, pooling)
         own = _reordered(own, surveyed, part.uses[0])
         total = own if total is None else total + own
     return like.new_zeros(samples, cotangents, part.size) if total is None else total

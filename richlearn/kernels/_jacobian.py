@@ -18,7 +18,7 @@ def jacobians(network: nn.Module, state: State, x: Tensor, cotangents: Tensor) -
         with torch.enable_grad():
             output = functional_call(network, state.all(), (x[index : index + 1].clone(),)).flatten()
         leaves = list(state.leaves.values())
-        rows = checked_gradients(output, leaves, cotangents)[0] if output.requires_grad else [None] * len(found)
+        rows = checked_gradients(output, leaves, cotangents.to(output))[0] if output.requires_grad else [None] * len(found)
         for (name, leaf), row in zip(state.leaves.items(), rows, strict=True):
             found[name].append(leaf.new_zeros(len(cotangents), leaf.numel()) if row is None else row.reshape(len(cotangents), -1))
     return {name: torch.stack(rows) for name, rows in found.items()}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from richlearn.errors import ParameterError
-from richlearn.kernels._uses import ParameterUses, ParameterView, transformed
+from richlearn.kernels._uses import ParameterUses, ParameterView
 
 BATCH_STATISTICS = "it normalises with the statistics of the batch, so no sample has a gradient of its own: call `network.eval()` first"
 RANDOM = "the network draws random numbers (dropout in training mode), so it has no one kernel: call `network.eval()` first"
@@ -222,7 +222,7 @@ class _Sloped(torch.autograd.Function):
 def _smooth(uses: ParameterUses, func: Callable, input: Tensor, *rest: Any, **named: Any) -> Tensor:
     """An activation whose own backward pass computes exponentials or error functions."""
     in_place = named.get("inplace") or any(each is True for each in rest)
-    if in_place or not input.requires_grad or transformed():
+    if in_place or not input.requires_grad or uses.transformed():
         return func(input, *rest, **named)
     return _Sloped.apply(input, lambda leaf: func(leaf, *rest, **named))
 

@@ -20,7 +20,7 @@ _CHECKPOINTED = "checkpointing computes parts of the network again while gradien
 
 @dataclass(frozen=True)
 class State:
-    """Parameters and buffers for one call: `leaves` require gradients, everything else is constant."""
+    """Parameters and buffers for one call: gradients are taken of `leaves`, everything else is constant."""
 
     leaves: dict[str, Tensor]
     rest: dict[str, Tensor]

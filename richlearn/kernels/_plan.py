@@ -62,9 +62,9 @@ class Unit:
     edges: tuple[int, ...]
     parts: tuple[Part, ...]
     contraction: Contraction
-    active: tuple[int, ...]
-    idle: tuple[int, ...]
-    fan_out: int
+    active: tuple[int, ...] = ()
+    idle: tuple[int, ...] = ()
+    fan_out: int = 0
     head: bool = False
     pooled: bool = False
     operations: float = 0.0
@@ -120,19 +120,19 @@ class Plan:
     @property
     def pooled(self) -> set[int]:
         """Results whose gradients are taken at the winners of the pooling behind them."""
-        return {edge for unit in self.units if unit.pooled for edge in unit.edges}
+        return _at_poolings(self.units)
 
     def joined(self) -> tuple[Unit, ...]:
-        """The units as they are contracted: all parameter gradients together, one product instead of many thin ones."""
-        together = [unit for unit in self.units if unit.contraction == "gradient"]
+        """The units as they are contracted: all that have parameter gradients together, one product instead of many thin ones."""
+        together = [unit for unit in self.units if unit.contraction != "gram"]
         if len(together) < 2:
             return self.units
         edges = tuple(dict.fromkeys(edge for unit in together for edge in unit.edges))
         parts = tuple(part for unit in together for part in unit.parts)
-        return Unit(edges, parts, "gradient", (), (), 0), *(unit for unit in self.units if unit.contraction != "gradient")
+        return Unit(edges, parts, "gradient"), *(unit for unit in self.units if unit.contraction == "gram")
 
     def table(self) -> pd.DataFrame:
-        """A row for each parameter: contraction, positions, multiply-adds of its unit, MiB of its factor."""
+        """A row for each parameter: contraction, positions, multiply-adds of its unit, numbers kept of a sample."""
         rows = [
             {
                 "parameter": part.parameter,
@@ -216,9 +216,7 @@ def _units(survey: Survey, size: Size, jacobians: dict[str, int]) -> list[Unit]:
     units = [unit for edges, parts in by_edges.items() for unit in _unit(edges, parts, survey, size)]
     for name, elements in jacobians.items():
         cost = size.pairs * elements * (size.cotangents**2 if size.full else size.cotangents)
-        units.append(
-            Unit((), (Part((_opaque(name, elements),)),), "jacobian", (), (), 0, operations=cost, factor=size.cotangents * elements)
-        )
+        units.append(Unit((), (Part((_opaque(name, elements),)),), "jacobian", operations=cost, factor=size.cotangents * elements))
     return units
 
 
@@ -232,7 +230,7 @@ def _pooled(units: list[Unit], survey: Survey, size: Size) -> list[Unit]:
     for edge, elements in survey.pooled.items():
         alone = all(unit.contraction == "gradient" and unit.edges == (edge,) for unit in by_edge[edge])
         fan_in = max(use.fan_in for unit in by_edge[edge] for part in unit.parts for use in part.uses)
-        if alone and elements * fan_in < size.cotangents * survey.result_sizes[edge]:
+        if alone and elements * max(fan_in, size.cotangents) < size.cotangents * survey.result_sizes[edge]:
             found.add(edge)
     return [_at_winners(unit, survey, size) if unit.edges and found.issuperset(unit.edges) else unit for unit in units]
 
@@ -249,13 +247,23 @@ def _opaque(name: str, elements: int) -> SurveyedUse:
     return SurveyedUse(-1, -1, "any", ParameterView(name, (elements,), (1,), 0), Layout(0), (), 1, ())
 
 
+def _at_poolings(units: Sequence[Unit]) -> set[int]:
+    return {edge for unit in units if unit.pooled for edge in unit.edges}
+
+
 def _moving(units: list[Unit], survey: Survey, cotangents: int) -> int:
     """Elements that a forward and a backward pass hold of one sample: the graph keeps about three tensors a result."""
-    results, pooled = survey.result_sizes, {edge for unit in units if unit.pooled for edge in unit.edges}
+    results, pooled = survey.result_sizes, _at_poolings(units)
     gradients = {edge: survey.pooled[edge] if edge in pooled else results[edge] for edge in survey.edges}
     largest = max((size for edge, size in enumerate(results) if edge not in pooled), default=1)
-    patches = sum(use.fan_in * survey.pooled[use.edge] for unit in units if unit.pooled for use in unit.parts[0].uses)
-    return 3 * sum(results) + cotangents * (sum(gradients.values()) + 2 * largest) + patches
+    patches = [  # all, and the winners'
+        use.fan_in * (use.positions + survey.pooled[use.edge])
+        for unit in units
+        if unit.pooled
+        for use in unit.parts[0].uses
+        if use.kind == "conv"
+    ]
+    return 3 * sum(results) + cotangents * (sum(gradients.values()) + 2 * largest) + max(patches, default=0)
 
 
 def plan(survey: Survey, size: Size, jacobians: dict[str, int], itemsize: int, limit: int) -> Plan:

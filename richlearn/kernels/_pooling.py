@@ -34,10 +34,10 @@ class Pooling:
         flat = gradient.flatten(3).transpose(0, 1)
         return flat if self.passed is None else flat * self.passed[:, None]
 
-    def of_winners(self, patches: Tensor) -> Tensor:
-        """What the convolution saw at the winners, (n, channel, place, k), among all that it saw, (n, k, position)."""
-        rows = patches.transpose(1, 2).flatten(0, 1)
-        first = torch.arange(0, len(rows), patches.shape[2], device=rows.device)
+    def of_winners(self, windows: Tensor) -> Tensor:
+        """What the convolution saw at the winners, (n, channel, place, k), among all that it saw, (n, height, width, …)."""
+        rows = windows.reshape(windows.shape[:3].numel(), -1)
+        first = torch.arange(0, len(rows), windows.shape[1] * windows.shape[2], device=rows.device)
         return F.embedding(self.winners + first[:, None, None], rows)  # faster than indexing
 
 
@@ -60,5 +60,8 @@ def _pooling(users: Mapping[tuple[Node, int], list[Node]], edge: GradientEdge) -
         passed, seen_by = seen_by[0]._saved_result > 0, users.get((seen_by[0], 0), [])  # pyright: ignore[reportAttributeAccessIssue]
     if len(seen_by) != 1 or seen_by[0].name() != "MaxPool2DWithIndicesBackward0":
         return None
-    winners = seen_by[0]._saved_result1.flatten(2)  # pyright: ignore[reportAttributeAccessIssue]
+    indices = seen_by[0]._saved_result1  # pyright: ignore[reportAttributeAccessIssue]
+    if indices.ndim != 4:  # of one sample, or of sequences as if they were an image
+        return None
+    winners = indices.flatten(2)
     return Pooling(GradientEdge(seen_by[0], 0), winners, None if passed is None else passed.flatten(2).gather(2, winners))

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from richlearn.errors import ParameterError
@@ -55,9 +54,9 @@ class Request:
     targets: Mapping[str, Tensor]  # by parameter; all the same tensor, or one a layer
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Precision of the kernels."""
-        return next(iter(self.targets.values())).dtype
+    def kernel(self) -> Tensor:
+        """One of the kernels: all have its precision and device."""
+        return next(iter(self.targets.values()))
 
     def rate(self, part: Part) -> float:
         """η_p."""
@@ -75,12 +74,13 @@ class Request:
             begun |= numbers.keys()
         return found
 
-    def columns(self, unit: Unit, numbers: list[int]) -> list[tuple[slice, float]]:
-        """Elements of these parts' gradients, among those of all parts one after the other, and η_p; neighbours of one rate together."""
-        stops = list(accumulate(part.size for part in unit.parts))
+    def columns(self, unit: Unit, numbers: list[int], width: int) -> list[tuple[slice, float]]:
+        """Where the gradients of these parts are among the `width` numbers of all, and η_p; neighbours of one rate together."""
+        each = width // sum(part.size for part in unit.parts)  # numbers an element
+        places = list(pairwise(accumulate((each * part.size for part in unit.parts), initial=0)))
         found: list[tuple[slice, float]] = []
         for number in numbers:
-            start, stop, rate = stops[number] - unit.parts[number].size, stops[number], self.rate(unit.parts[number])
+            (start, stop), rate = places[number], self.rate(unit.parts[number])
             if found and found[-1][0].stop == start and found[-1][1] == rate:
                 start = found.pop()[0].start
             found.append((slice(start, stop), rate))
@@ -91,7 +91,7 @@ class Request:
         total: Tensor | None = None
         for number in numbers:
             first, second, part = left.operands[number], right.operands[number], unit.parts[number]
-            product, rate = contract.pairing(first, second, self.dtype), self.rate(part)
+            product, rate = contract.pairing(first, second, self.kernel.dtype), self.rate(part)
             product = product if rate == 1.0 else product.mul_(rate)
             total = product if total is None else total.add_(product)
         assert total is not None

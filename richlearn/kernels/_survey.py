@@ -60,7 +60,8 @@ class Survey:
         signature: kind, parameter and size of each recorded use of a pass.
         same: result → the earlier result that always has the same gradient.
         active: result → positions at which a gradient arrives, features last (a read-out at the last position: one).
-        pooled: result of a convolution of the inputs that only a maximum pooling sees → elements of the latter's, of one sample.
+        pooled: result of a convolution that passes no gradient on, where only a maximum pooling sees it → elements of the latter's, of
+            one sample.
         head: result that is the output itself, or −1.
         at_once: whether the gradients of several cotangents may be taken at once.
         outputs: c.
@@ -98,10 +99,21 @@ class _Look:
         return max([float(value.abs().max()) for value in self.uses.results if value.numel()], default=0.0)
 
 
+class _DifferentiatesItself(Exception):
+    pass
+
+
 def _look(network: nn.Module, state: State, x: Tensor, count: int, constant: frozenset[int]) -> _Look:
     few = x[torch.arange(count, device=x.device) % len(x)]
     uses = ParameterUses(state.leaves, HANDLERS, constant=constant, keep_results=True)
-    output = call(network, state, few, uses)
+    try:
+        output = call(network, state, few, uses)
+    except RuntimeError:  # by parameters that are cut off here
+        if not (uses.differentiated and state.leaves):
+            raise
+        raise _DifferentiatesItself from None
+    if uses.differentiated and state.leaves:
+        raise _DifferentiatesItself
     return _Look(output, uses)
 
 
@@ -256,7 +268,7 @@ def _pooled(look: _Look, covered: list[SurveyedUse], gradients: list[Tensor | No
 
 
 def _is_all(pooling: Pooling, behind: Tensor | None, gradient: Tensor | None) -> bool:
-    """Whether a result's `gradient` is that at the winners and 0 elsewhere: a hook between may alter it."""
+    """Whether a result's `gradient` is that at the winners and 0 elsewhere: a hook between may alter it, and is seen here only."""
     if behind is None or gradient is None:
         return False
     by_place = gradient.flatten(2)
@@ -276,8 +288,9 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
             checkpointing.
     """
     state = state_of(network, names)
-    few, more, constant = _looks(network, state, x)
-    if few.uses.differentiated and names:
+    try:
+        few, more, constant = _looks(network, state, x)
+    except _DifferentiatesItself:
         return replace(survey(network, frozenset(), x), fallback=dict.fromkeys(names, "the network differentiates itself"))
     _check_independent(network, few, more)
     _check_order(network, state, x, more, constant)

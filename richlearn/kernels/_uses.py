@@ -67,11 +67,6 @@ class Use:
     through: bool = False
 
 
-def transformed() -> bool:
-    """Whether a transform of `torch.func` or differentiation in forward mode is under way, with derivatives of its own."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-
-
 class _Rooted(torch.autograd.Function):
     """The identity; makes a result that no gradient would reach an inner node of the graph, which may be overwritten in place."""
 
@@ -116,6 +111,11 @@ class ParameterUses(TorchFunctionMode):
         self._operands: list[tuple[Tensor, int]] = []
         self._expanded = 0
         self._root: Tensor | None = None
+        self._level = forward_ad._current_level  # the caller's
+
+    def transformed(self) -> bool:
+        """Whether the network is in a transform of `torch.func` or in forward mode, with derivatives of its own."""
+        return torch._C._are_functorch_transforms_active() or forward_ad._current_level > self._level
 
     @property
     def overwritten(self) -> bool:
@@ -149,7 +149,7 @@ class ParameterUses(TorchFunctionMode):
         self, result: Tensor, *uses: tuple[str, ParameterView | None, Tensor | None], options: Mapping[str, Any] | None = None
     ) -> Tensor:
         """Record uses (kind, view, operand) that give `result`; what the operation shall return."""
-        if transformed():
+        if self.transformed():
             self.differentiated = True
             return result
         if result._is_view():  # overwritten in place, a view would change its place in the graph

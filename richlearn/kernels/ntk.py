@@ -1,7 +1,7 @@
 """The empirical NTK by structure: Gram matrices of layer inputs and output gradients instead of Jacobians."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import pandas as pd
 import torch
@@ -195,26 +195,25 @@ class TangentKernel:
         ]
 
     def _collected(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[list[Tensor]]:
-        """The pieces of `_pass` for all samples from `start` on."""
+        """The pieces of `_pass` for all samples from `start` on; parameter gradients one after the other."""
         stop = min(start + self._plan.rows, len(x))
         kept: list[list[Tensor]] = [[] for _ in self._units]
         for begin in range(start, stop, self._plan.batch):
             end = min(begin + self._plan.batch, stop)
+            place, count = slice(begin - start, end - start), stop - start
             for index, pieces in enumerate(self._pass(request, x[begin:end], cotangents)):
-                place = (side, index), slice(begin - start, end - start), stop - start
-                cast = [piece.to(request.dtype) if piece.is_floating_point() else piece for piece in pieces]  # of mixed precision
-                if self._units[index].contraction == "gradient" and len(pieces) > 1:
-                    kept[index] = [self._joined(cast, *place)]
+                unit, key = self._units[index], (side, index)
+                cast = (piece.to(request.kernel.dtype) if piece.is_floating_point() else piece for piece in pieces)  # of mixed precision
+                if unit.contraction != "gram" and len(unit.parts) > 1:
+                    lead, each = ((count, len(cotangents)), 1) if self._full else ((count,), len(cotangents))
+                    sizes = [each * part.size for part in unit.parts]
+                    held = self._work.take(key, (*lead, sum(sizes)), request.kernel)
+                    for piece, elements in zip(cast, held[place].split(sizes, -1), strict=True):
+                        elements.copy_(piece)
+                    kept[index] = [held]
                 else:
-                    kept[index] = [self._store(piece, number, *place) for number, piece in enumerate(cast)]
+                    kept[index] = [self._store(piece, number, key, place, count) for number, piece in enumerate(cast)]
         return kept
-
-    def _joined(self, pieces: list[Tensor], key: tuple, place: slice, count: int) -> Tensor:
-        """Gradients (n, m, element) of several parts, one after the other."""
-        size = sum(piece.shape[2] for piece in pieces)
-        held = self._work.take(key, (count, pieces[0].shape[1], size), pieces[0])
-        torch.cat(pieces, 2, out=held[place])
-        return held
 
     def _store(self, piece: Tensor, number: int, key: tuple, place: slice, count: int) -> Tensor:
         """`piece` among the others of its kind, in memory that is used again; alone it may stay where it is."""
@@ -224,9 +223,13 @@ class TangentKernel:
         held[place].copy_(piece)
         return held
 
-    def _pass(self, request: Request, x: Tensor, cotangents: Tensor) -> Iterator[list[Tensor]]:
+    def _pass(self, request: Request, x: Tensor, cotangents: Tensor) -> Iterator[Iterable[Tensor]]:
         """One forward and one batched backward pass; of each unit what it keeps of these samples, gradients last."""
         survey, m = self._survey, len(cotangents)
+        exact = self._exact(request, x, cotangents)
+        if not survey.groups:  # there is nothing that a pass would record
+            yield from (self._rows(exact[part.parameter] for part in unit.parts) for unit in self._units)
+            return
         state = state_of(request.network, self._names - survey.fallback.keys(), request.values)
         handlers = HANDLERS | SLOPES if state.leaves and m > 1 else HANDLERS
         uses = ParameterUses(state.leaves, handlers, constant=survey.constant)
@@ -235,15 +238,19 @@ class TangentKernel:
         cotangents = cotangents.to(output)
         behind = poolings(output, {edge: uses.edges[edge] for edge in self._plan.pooled})
         by_edge = self._backward(output, uses, behind, cotangents)
-        exact = self._exact(request, x, cotangents)
         for number, unit in enumerate(self._units):
-            if unit.contraction == "jacobian":
-                yield [exact[unit.parts[0].parameter]]
-            elif unit.contraction == "gradient":
-                yield [part_gradient(part, uses.uses, by_edge, behind, len(x), m, output) for part in unit.parts]
+            if unit.contraction != "gram":
+                yield self._rows(
+                    exact[part.parameter] if part.parameter in exact else part_gradient(part, uses.uses, by_edge, behind, len(x), m, output)
+                    for part in unit.parts
+                )
             else:
                 operands = [gram_operands(part, uses, len(x), output.device) for part in unit.parts]
                 yield operands if unit.head else self._pieces(number, operands, gram_rows(unit, by_edge, len(x), m, output))
+
+    def _rows(self, gradients: Iterable[Tensor]) -> Iterable[Tensor]:
+        """Parameter gradients (n, m, element), of a traced kernel (n, m·element)."""
+        return gradients if self._full else (each.flatten(1) for each in gradients)
 
     def _pieces(self, number: int, operands: list[Tensor], rows: Tensor) -> list[Tensor]:
         """Operands and gradients (n, m, position, feature), of a traced kernel (n, position, m, feature), where gradients arrive."""
@@ -302,10 +309,9 @@ class TangentKernel:
         if share.fresh and not one_product:
             block.zero_()
         if unit.contraction != "gram":
-            for number, (columns, rate) in enumerate(request.columns(unit, share.numbers)):
-                found = [factor.rows[:, :, columns] for factor in factors]
-                left, right = (each.flatten(0, 1) if self._full else each.flatten(1) for each in found)
-                contract.add_product(block, left, right, rate, fresh=share.fresh and number == 0)
+            left, right = (factor.rows.flatten(0, -2) for factor in factors)
+            for number, (columns, rate) in enumerate(request.columns(unit, share.numbers, left.shape[1])):
+                contract.add_product(block, left[:, columns], right[:, columns], rate, fresh=share.fresh and number == 0)
         elif unit.head and self._full:
             contract.add_head(block, self._weights(request, unit, share.numbers, *factors)[:, 0, :, 0], len(block) // factors[0].samples)
         elif unit.head:  # the gradient there is the cotangent, the same for all samples
@@ -332,7 +338,7 @@ class TangentKernel:
 
     def _weights(self, request: Request, unit: Unit, numbers: list[int], left: Factor, right: Factor) -> Tensor:
         """Products of operands, weighted by the rates."""
-        given = request.dtype, [request.rate(unit.parts[number]) for number in numbers]
+        given = request.kernel.dtype, [request.rate(unit.parts[number]) for number in numbers]
         return self._kept.product(numbers, given, left, right, lambda: request.weights(unit, numbers, left, right))
 
 

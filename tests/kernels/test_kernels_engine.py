@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from itertools import accumulate
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call, stack_module_state
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet18
 from zoo import COVERED, FALLBACK, Calls, LeNet, Transformer, jacobian, made, resnet, slow
@@ -79,6 +81,29 @@ def test_little_memory_gives_the_same_kernel(name, outputs, memory):
     )
 
 
+def _tower() -> nn.Module:
+    layers = nn.Sequential(*(nn.Sequential(nn.Linear(128, 128), nn.ReLU()) for _ in range(4)))
+    return Calls(lambda s, x: s.out(s.layers(s.first(x)).mean(1)), first=nn.Linear(4, 128), layers=layers, out=nn.Linear(128, 3))
+
+
+def _wide_patches() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 7), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 40))
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "outputs"), [(_tower, (60, 32, 4), "sum"), (_tower, (60, 32, 4), "full"), (_wide_patches, (96, 3, 18, 18), "trace")]
+)
+def test_memory_stays_within_the_limit(build, shape, outputs):
+    network, x, limit = made(build, torch.float32), torch.randn(shape, generator=torch.Generator().manual_seed(0)), 2**24
+    engine = TangentKernel(network, x, outputs=outputs, memory=limit)
+    assert engine.explain()["contraction"].str.startswith("gradient").any()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        kernel = engine(network)
+    allocated = sorted((event.start_ns(), event.nbytes()) for event in seen.profiler.kineto_results.events() if event.name() == "[memory]")
+    peak = max(accumulate(size for _, size in allocated))
+    assert 2**20 < peak - kernel.nbytes < limit
+
+
 @pytest.mark.parametrize("name", ["lenet", "transformer", "lstm", "one Linear twice", "halves of one matrix"])
 @pytest.mark.parametrize("outputs", OUTPUTS)
 def test_layers_add_up_to_the_kernel(name, outputs):
@@ -88,13 +113,14 @@ def test_layers_add_up_to_the_kernel(name, outputs):
     torch.testing.assert_close(sum(layers.values()), empirical_ntk(network, x, outputs=outputs), rtol=1e-12, atol=1e-12)
 
 
-def test_a_layers_kernel_is_that_of_its_parameters_alone():
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_a_layers_kernel_is_that_of_its_parameters_alone(outputs):
     network, x = made(LeNet), COVERED["lenet"][1]()
-    layers = layer_ntks(network, x)
+    layers = layer_ntks(network, x, outputs=outputs)
     for name in ("0", "7", "11"):
         alone = copy.deepcopy(network).requires_grad_(False)
         alone.get_submodule(name).requires_grad_(True)
-        torch.testing.assert_close(layers[name], slow(alone, x), rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(layers[name], slow(alone, x, outputs=outputs), rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["lenet", "transformer", "resnet, batch norm", "tied autoencoder", "bilinear", "a gate for each position"])
@@ -579,6 +605,7 @@ def test_the_contraction_with_fewer_operations_is_chosen(positions, contraction)
         ("pooled, then cut off in place", "gradient (pooled)"),
         ("pooled, and seen besides", "gradient"),
         ("pooled, with a hook", "gradient"),
+        ("pooled over channels", "gradient"),
     ],
 )
 def test_gradients_behind_a_pooling_are_taken_at_its_winners(name, contraction):

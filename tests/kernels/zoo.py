@@ -175,6 +175,13 @@ def _hidden_energy(network: Calls, x: Tensor) -> Tensor:
     return force
 
 
+def _slopes_by_a_parameter(network: Calls, x: Tensor) -> Tensor:
+    with torch.enable_grad():
+        values = network.second(torch.tanh(network.first(x)))
+        slopes = [torch.autograd.grad(value.sum(), network.first.weight, create_graph=True)[0].flatten() for value in values]
+    return torch.stack(slopes)
+
+
 def _directional(network: Calls, x: Tensor) -> Tensor:
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(x, torch.ones_like(x))
@@ -249,6 +256,10 @@ COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     ),
     "pooled, and seen besides": (lambda: Calls(_seen_besides, conv=nn.Conv2d(1, 3, 2), out=nn.Linear(27, 9)), _images(1, 8, 8)),
     "pooled, with a hook": (lambda: Calls(_doubled_on_the_way, conv=nn.Conv2d(1, 3, 2), out=nn.Linear(27, 9)), _images(1, 8, 8)),
+    "pooled over channels": (
+        lambda: Calls(lambda s, x: s.out(F.max_pool2d(s.conv(x), (2, 1)).flatten(1)), conv=nn.Conv1d(1, 4, 2), out=nn.Linear(14, 9)),
+        _images(1, 8),
+    ),
     "resnet, batch norm": (resnet, _images(2, 6, 6)),
     "resnet, group norm": (lambda: resnet(lambda c: nn.GroupNorm(2, c)), _images(2, 6, 6)),
     "resnet, instance norm": (lambda: resnet(lambda c: nn.InstanceNorm2d(c, affine=True)), _images(2, 6, 6)),
@@ -455,6 +466,11 @@ FALLBACK: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], set[str
         lambda: Calls(_hidden_energy, first=nn.Linear(4, 5), second=nn.Linear(5, 1)),
         _images(4),
         {"first.weight", "first.bias", "second.weight", "second.bias"},
+    ),
+    "double backward to a parameter": (
+        lambda: Calls(_slopes_by_a_parameter, first=nn.Linear(3, 4, bias=False), second=nn.Linear(4, 1)),
+        _images(3),
+        {"first.weight", "second.weight", "second.bias"},
     ),
     "forward mode": (
         lambda: Calls(_directional, first=nn.Linear(4, 5), second=nn.Linear(5, 2)),
