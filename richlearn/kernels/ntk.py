@@ -231,7 +231,7 @@ class TangentKernel:
             yield from (self._rows(exact[part.parameter] for part in unit.parts) for unit in self._units)
             return
         state = state_of(request.network, self._names - survey.fallback.keys(), request.values)
-        handlers = HANDLERS | SLOPES if state.leaves and m > 1 else HANDLERS
+        handlers = HANDLERS | SLOPES if m > 1 else HANDLERS
         uses = ParameterUses(state.leaves, handlers, constant=survey.constant)
         output = call(request.network, state, x, uses)
         _check_as_surveyed(request.network, survey, uses, output, state)
@@ -262,8 +262,7 @@ class TangentKernel:
 
     def _backward(self, output: Tensor, uses: ParameterUses, behind: Mapping[int, Pooling], cotangents: Tensor) -> dict[int, Tensor]:
         """Gradients (m, …) by result, at the winners where a pooling is `behind` it; those left out that only heads have."""
-        units = [unit for unit in self._units if not unit.head and unit.contraction != "jacobian"]
-        wanted = sorted({edge for unit in units for edge in unit.edges})
+        wanted = sorted({edge for unit in self._units if not unit.head for edge in unit.edges})
         if not wanted or not output.requires_grad:
             return {}
         spread = cotangents[:, None, :].expand(-1, len(output), -1)
