@@ -274,7 +274,8 @@ def plan(survey: Survey, size: Size, jacobians: dict[str, int], itemsize: int, l
     """
     m = size.cotangents
     while True:
-        units = _pooled(_units(survey, replace(size, cotangents=m), jacobians), survey, replace(size, cotangents=m))
+        at_once = replace(size, cotangents=m)
+        units = _pooled(_units(survey, at_once, jacobians), survey, at_once)
         factors = itemsize * max(1, sum(unit.factor for unit in units))
         moving = itemsize * max(1, _moving(units, survey, m))
         fits = factors * size.both + moving <= 0.7 * limit
