@@ -27,7 +27,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _ask_again(number: int) -> None:
-    if signal.getsignal(number) is _stop:  # another signal may have come through
+    # Not `is _stop`: the Trainer of a fit that has begun meanwhile wraps it. The default: another signal has come through.
+    if signal.getsignal(number) is not signal.SIG_DFL:
         os.kill(os.getpid(), number)
 
 

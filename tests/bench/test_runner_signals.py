@@ -7,6 +7,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 from tiny_runs import TINY, contents, exit_code, forked, go, main_with, timeless, tiny_file, wait_for
 
 from richlearn.bench.execute import Executor
@@ -70,8 +72,15 @@ def _signalled(executor, batch):
     time.sleep(100)
 
 
-def test_a_signal_within_a_finalizer_is_not_lost(tmp_path):
-    with patch.object(Executor, "__call__", _signalled):
+def _signalled_before_a_fit(executor, batch):
+    Signalling()
+    _SignalConnector(Trainer(logger=False)).register_signal_handlers()
+    time.sleep(100)
+
+
+@pytest.mark.parametrize("execute", [_signalled, _signalled_before_a_fit])
+def test_a_signal_within_a_finalizer_is_not_lost(execute, tmp_path):
+    with patch.object(Executor, "__call__", execute):
         child, out = start(tmp_path, "--devices", "1")
     assert exit_code(child) == 143
     assert (out / "said.txt").read_text().startswith("interrupted (SIGTERM)")
