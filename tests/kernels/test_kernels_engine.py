@@ -91,17 +91,23 @@ def _wide_patches() -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    ("build", "shape", "outputs"), [(_tower, (60, 32, 4), "sum"), (_tower, (60, 32, 4), "full"), (_wide_patches, (96, 3, 18, 18), "trace")]
+    ("build", "shape", "outputs", "limit"),
+    [
+        (_tower, (60, 32, 4), "sum", 2**24),
+        (_tower, (60, 32, 4), "full", 2**24),
+        (_tower, (60, 24, 4), "sum", 2**25),  # all samples in one pass
+        (_wide_patches, (96, 3, 18, 18), "trace", 2**24),
+    ],
 )
-def test_memory_stays_within_the_limit(build, shape, outputs):
-    network, x, limit = made(build, torch.float32), torch.randn(shape, generator=torch.Generator().manual_seed(0)), 2**24
+def test_memory_stays_within_the_limit(build, shape, outputs, limit):
+    network, x = made(build, torch.float32), torch.randn(shape, generator=torch.Generator().manual_seed(0))
     engine = TangentKernel(network, x, outputs=outputs, memory=limit)
     assert engine.explain()["contraction"].str.startswith("gradient").any()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         kernel = engine(network)
     allocated = sorted((event.start_ns(), event.nbytes()) for event in seen.profiler.kineto_results.events() if event.name() == "[memory]")
     peak = max(accumulate(size for _, size in allocated))
-    assert 2**20 < peak - kernel.nbytes < limit
+    assert 2**20 < peak - kernel.nbytes < min(limit, 1.12 * engine.explain().attrs["bytes"])
 
 
 @pytest.mark.parametrize("name", ["lenet", "transformer", "lstm", "one Linear twice", "halves of one matrix"])
