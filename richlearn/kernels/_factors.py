@@ -1,6 +1,6 @@
 """From gradients of results to what each contraction keeps of a sample."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -38,7 +38,7 @@ class Factor:
         gradient: "gram": (n, m, position, feature), of a traced kernel (n, position, m, feature); else (n, m, element), of a traced kernel
             (n, m·element), of several parts one after the other; None of a head.
         operands: "gram" only; (n, position, fan-in), or integers (n, position), of which equal ones pair.
-        held: of operands that are the same in every kernel, where they are held; see `KeptProducts`.
+        held: of operands that are the same in every kernel, where they are held; see `Kept`.
     """
 
     gradient: Tensor | None
@@ -59,6 +59,33 @@ class Factor:
     def samples(self) -> int:
         """n."""
         return len(self.operands[0] if self.gradient is None else self.gradient)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward and one batched backward pass leave of n samples and m cotangents.
+
+    Attributes:
+        uses: of the parameters.
+        gradients: by result, (m, …); of results in `poolings` those at the winners, (n, m, channel, place).
+        poolings: behind results.
+        samples: n.
+        cotangents: m.
+        output: (n, c).
+        kept: the patches of a convolution's input, as `compute` gives them, or those of the kernel before if the input is the same.
+    """
+
+    uses: ParameterUses
+    gradients: Mapping[int, Tensor]
+    poolings: Mapping[int, Pooling]
+    samples: int
+    cotangents: int
+    output: Tensor
+    kept: Callable[[SurveyedUse, Use, Callable[[], Tensor]], Tensor]
+
+    def none(self, *shape: int) -> Tensor:
+        """Gradients (n, m, …) where none arrives."""
+        return self.output.new_zeros(self.samples, self.cotangents, *shape)
 
 
 def _by_axis(option: Any, axes: int) -> Any:
@@ -118,8 +145,9 @@ def _operand(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
     return operand.reshape(samples, -1, operand.shape[-1]) if use.kind == "linear" else operand.reshape(samples, -1)
 
 
-def _conv_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: int) -> Tensor:
-    patches = _patches(use, surveyed, samples)  # n group, g group, k channel·kernel, t position
+def _conv_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, seen: Pass) -> Tensor:
+    samples = seen.samples
+    patches = seen.kept(surveyed, use, lambda: _patches(use, surveyed, samples))  # n sample, g group, k channel·kernel, t position
     by_sample = surveyed.layout.samples_first(gradient, 1).transpose(0, 1)
     if surveyed.layout.positions > 1:  # (n, m, frame, channel, …): frames are positions
         by_sample = by_sample.movedim(2, 3)
@@ -132,10 +160,11 @@ def _conv_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: i
     return product.unflatten(2, (flat.shape[1], -1)).transpose(1, 2).flatten(2)
 
 
-def _own_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: int) -> Tensor:
+def _own_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, seen: Pass) -> Tensor:
     """The gradient of the used view by one use, (n, m, element), elements in the view's order."""
+    samples = seen.samples
     if use.kind == "conv":
-        return _conv_gradient(use, surveyed, gradient, samples)
+        return _conv_gradient(use, surveyed, gradient, seen)
     if use.kind == "linear":  # n sample, m cotangent, t position, o feature, i fan-in
         rows, operand = _channels_last(gradient, surveyed), _operand(use, surveyed, samples)
         if rows.shape[2] == 1:
@@ -154,12 +183,15 @@ def _own_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, samples: in
     return (by_sample.sum(summed) if summed else by_sample).reshape(samples, len(gradient), -1)
 
 
-def _pooled_gradient(use: Use, gradient: Tensor, pooling: Pooling) -> Tensor:
+def _pooled_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, seen: Pass) -> Tensor:
     """The same of a convolution or its bias, from the gradient at the pooling's winners, (n, m, o channel, s place)."""
     if use.kind == "shift":
         return gradient.sum(3)
-    assert use.operand is not None
-    patches = pooling.of_winners(_windows(use.operand, use).movedim(1, 3))  # n, o, s, k
+    operand = use.operand
+    assert operand is not None
+    patches = seen.poolings[surveyed.edge].of_winners(  # n, o, s, k
+        seen.kept(surveyed, use, lambda: _windows(operand, use).movedim(1, 3).flatten(3))
+    )
     return (gradient.transpose(1, 2) @ patches).transpose(1, 2).flatten(2)
 
 
@@ -171,35 +203,27 @@ def _reordered(value: Tensor, use: SurveyedUse, first: SurveyedUse) -> Tensor:
     return value[..., place.to(value.device)]
 
 
-def part_gradient(
-    part: Part,
-    uses: list[Use],
-    gradients: Mapping[int, Tensor],
-    poolings: Mapping[int, Pooling],
-    samples: int,
-    cotangents: int,
-    like: Tensor,
-) -> Tensor:
-    """The gradient of a part of a parameter, (n, m, element); of results in `poolings` the gradients are those at the winners."""
+def part_gradient(part: Part, seen: Pass) -> Tensor:
+    """The gradient of a part of a parameter, (n, m, element)."""
     total: Tensor | None = None
     for surveyed in part.uses:
-        gradient = gradients.get(surveyed.edge)
+        gradient = seen.gradients.get(surveyed.edge)
         if gradient is None:
             continue
-        use, pooling = uses[surveyed.index], poolings.get(surveyed.edge)
-        own = _own_gradient(use, surveyed, gradient, samples) if pooling is None else _pooled_gradient(use, gradient, pooling)
+        use = seen.uses.uses[surveyed.index]
+        own = (_pooled_gradient if surveyed.edge in seen.poolings else _own_gradient)(use, surveyed, gradient, seen)
         own = _reordered(own, surveyed, part.uses[0])
         total = own if total is None else total + own
-    return like.new_zeros(samples, cotangents, part.size) if total is None else total
+    return seen.none(part.size) if total is None else total
 
 
-def gram_rows(unit: Unit, gradients: Mapping[int, Tensor], samples: int, cotangents: int, like: Tensor) -> Tensor:
+def gram_rows(unit: Unit, seen: Pass) -> Tensor:
     """Gradients of a unit's results, (n, m, position, feature), positions of all results one after the other."""
     found = []
     for surveyed in unit.parts[0].uses:
-        gradient = gradients.get(surveyed.edge)
+        gradient = seen.gradients.get(surveyed.edge)
         if gradient is None:
-            found.append(like.new_zeros(samples, cotangents, surveyed.positions, surveyed.features))
+            found.append(seen.none(surveyed.positions, surveyed.features))
         else:
             found.append(_channels_last(gradient, surveyed))
     return found[0] if len(found) == 1 else torch.cat(found, dim=2)
@@ -226,12 +250,12 @@ def _places(positions: tuple[int, ...]) -> slice | list[int]:
     return slice(first, last + 1) if last + 1 - first == len(positions) else list(positions)
 
 
-def gram_operands(part: Part, uses: ParameterUses, samples: int, device: torch.device) -> Tensor:
+def gram_operands(part: Part, seen: Pass) -> Tensor:
     """Operands of all uses of a part, positions one after the other; a shift has none, its groups of positions stand in their place."""
     found = [
-        _groups(surveyed, uses.shapes[surveyed.edge], samples, device)
+        _groups(surveyed, seen.uses.shapes[surveyed.edge], seen.samples, seen.output.device)
         if surveyed.kind == "shift"
-        else _operand(uses.uses[surveyed.index], surveyed, samples)
+        else _operand(seen.uses.uses[surveyed.index], surveyed, seen.samples)
         for surveyed in part.uses
     ]
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)

@@ -35,8 +35,8 @@ class Pooling:
         return flat if self.passed is None else flat * self.passed[:, None]
 
     def of_winners(self, windows: Tensor) -> Tensor:
-        """What the convolution saw at the winners, (n, channel, place, k), among all that it saw, (n, height, width, …)."""
-        rows = windows.reshape(windows.shape[:3].numel(), -1)
+        """What the convolution saw at the winners, (n, channel, place, k), among all that it saw, (n, height, width, k)."""
+        rows = windows.flatten(0, 2)
         first = torch.arange(0, len(rows), windows.shape[1] * windows.shape[2], device=rows.device)
         return F.embedding(self.winners + first[:, None, None], rows)  # faster than indexing
 

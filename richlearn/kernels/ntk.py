@@ -1,7 +1,7 @@
 """The empirical NTK by structure: Gram matrices of layer inputs and output gradients instead of Jacobians."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import pandas as pd
 import torch
@@ -10,16 +10,12 @@ from torch import Tensor, nn
 
 from richlearn.errors import ParameterError
 from richlearn.kernels import _contract as contract
-from richlearn.kernels._factors import Factor, Workspace, at_active, gram_operands, gram_rows, part_gradient
-from richlearn.kernels._jacobian import jacobians
-from richlearn.kernels._kept import KeptProducts
-from richlearn.kernels._operations import HANDLERS, SLOPES
-from richlearn.kernels._passes import State, attached, call, gradients, state_of
+from richlearn.kernels._collect import Collector
+from richlearn.kernels._factors import Factor
+from richlearn.kernels._kept import Kept
 from richlearn.kernels._plan import Plan, Size, Unit, plan
-from richlearn.kernels._pooling import Pooling, poolings
 from richlearn.kernels._request import Outputs, Request, Share, check_arguments, checked_rates
-from richlearn.kernels._survey import Survey, signature, survey
-from richlearn.kernels._uses import ParameterUses
+from richlearn.kernels._survey import Survey, survey
 
 MEMORY = 512 * 2**20
 _announced: set[tuple[str, str]] = set()
@@ -84,10 +80,9 @@ class TangentKernel:
         self._full = outputs == "full" and self._survey.outputs > 1  # of one output the two kinds are one
         size = Size(len(self.x), len(self.x2), len(self._cotangents), self._full, self._symmetric)
         self._plan: Plan = plan(self._survey, size, sizes, like.element_size(), memory)
-        self._units = self._plan.joined()
-        self._work = Workspace()
-        self._kept = KeptProducts(memory - self._plan.memory)
-        self._everywhere: set[int] = set()  # units to which gradients came at other positions than in the survey, once
+        self._kept = Kept(memory - self._plan.memory * 9 // 8)  # what is planned holds within an eighth
+        self._collector = Collector(self._names, self._survey, self._plan, self._kept, full=self._full)
+        self._units = self._collector.units
 
     @property
     def _symmetric(self) -> bool:
@@ -175,110 +170,16 @@ class TangentKernel:
             for number, cotangents in enumerate(self._cotangents.split(self._plan.cotangents)):
                 shares = request.shares(self._units, fresh=number == 0)
                 for start in chunks[0]:
-                    left = self._factors(request, self.x, start, cotangents, "left")
+                    left = self._collector.factors(request, self.x, start, cotangents, "left")
                     for other in chunks[1]:
                         if self._symmetric and other < start:
                             continue
-                        right = left if self._symmetric and other == start else self._factors(request, self.x2, other, cotangents, "right")
+                        right = (
+                            left
+                            if self._symmetric and other == start
+                            else self._collector.factors(request, self.x2, other, cotangents, "right")
+                        )
                         self._contract(request, shares, left, right, start, other, cotangents)
-
-    def _factors(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[Factor]:
-        """What every unit keeps of the samples from `start` on."""
-        everywhere = len(self._everywhere)
-        kept = self._collected(request, x, start, cotangents, side)
-        if everywhere < len(self._everywhere):  # found on the way: all positions are needed
-            kept = self._collected(request, x, start, cotangents, side)
-        found = [_factor(unit, pieces, full=self._full) for unit, pieces in zip(self._units, kept, strict=True)]
-        return [
-            self._kept.settled((side, start, number), factor) if unit.constant and (self._full or not unit.head) else factor
-            for number, (unit, factor) in enumerate(zip(self._units, found, strict=True))
-        ]
-
-    def _collected(self, request: Request, x: Tensor, start: int, cotangents: Tensor, side: str) -> list[list[Tensor]]:
-        """The pieces of `_pass` for all samples from `start` on; parameter gradients one after the other."""
-        stop = min(start + self._plan.rows, len(x))
-        kept: list[list[Tensor]] = [[] for _ in self._units]
-        for begin in range(start, stop, self._plan.batch):
-            end = min(begin + self._plan.batch, stop)
-            place, count = slice(begin - start, end - start), stop - start
-            for index, pieces in enumerate(self._pass(request, x[begin:end], cotangents)):
-                unit, key = self._units[index], (side, index)
-                cast = (piece.to(request.kernel.dtype) if piece.is_floating_point() else piece for piece in pieces)  # of mixed precision
-                if unit.contraction != "gram" and len(unit.parts) > 1:
-                    lead, each = ((count, len(cotangents)), 1) if self._full else ((count,), len(cotangents))
-                    sizes = [each * part.size for part in unit.parts]
-                    held = self._work.take(key, (*lead, sum(sizes)), request.kernel)
-                    for piece, elements in zip(cast, held[place].split(sizes, -1), strict=True):
-                        elements.copy_(piece)
-                    kept[index] = [held]
-                else:
-                    kept[index] = [self._store(piece, number, key, place, count) for number, piece in enumerate(cast)]
-        return kept
-
-    def _store(self, piece: Tensor, number: int, key: tuple, place: slice, count: int) -> Tensor:
-        """`piece` among the others of its kind, in memory that is used again; alone it may stay where it is."""
-        if len(piece) == count and piece.is_contiguous():
-            return piece
-        held = self._work.take((*key, number), (count, *piece.shape[1:]), piece)
-        held[place].copy_(piece)
-        return held
-
-    def _pass(self, request: Request, x: Tensor, cotangents: Tensor) -> Iterator[Iterable[Tensor]]:
-        """One forward and one batched backward pass; of each unit what it keeps of these samples, gradients last."""
-        survey, m = self._survey, len(cotangents)
-        exact = self._exact(request, x, cotangents)
-        if not survey.groups:  # there is nothing that a pass would record
-            yield from (self._rows(exact[part.parameter] for part in unit.parts) for unit in self._units)
-            return
-        state = state_of(request.network, self._names - survey.fallback.keys(), request.values)
-        handlers = HANDLERS | SLOPES if m > 1 else HANDLERS
-        uses = ParameterUses(state.leaves, handlers, constant=survey.constant)
-        output = call(request.network, state, x, uses)
-        _check_as_surveyed(request.network, survey, uses, output, state)
-        cotangents = cotangents.to(output)
-        behind = poolings(output, {edge: uses.edges[edge] for edge in self._plan.pooled})
-        by_edge = self._backward(output, uses, behind, cotangents)
-        for number, unit in enumerate(self._units):
-            if unit.contraction != "gram":
-                yield self._rows(
-                    exact[part.parameter] if part.parameter in exact else part_gradient(part, uses.uses, by_edge, behind, len(x), m, output)
-                    for part in unit.parts
-                )
-            else:
-                operands = [gram_operands(part, uses, len(x), output.device) for part in unit.parts]
-                yield operands if unit.head else self._pieces(number, operands, gram_rows(unit, by_edge, len(x), m, output))
-
-    def _rows(self, gradients: Iterable[Tensor]) -> Iterable[Tensor]:
-        """Parameter gradients (n, m, element), of a traced kernel (n, m·element)."""
-        return gradients if self._full else (each.flatten(1) for each in gradients)
-
-    def _pieces(self, number: int, operands: list[Tensor], rows: Tensor) -> list[Tensor]:
-        """Operands and gradients (n, m, position, feature), of a traced kernel (n, position, m, feature), where gradients arrive."""
-        found = [*operands, rows] if number in self._everywhere else at_active(self._units[number], operands, rows)
-        if found is None:
-            self._everywhere.add(number)
-            found = [*operands, rows]
-        return found if self._full else [*found[:-1], found[-1].transpose(1, 2)]
-
-    def _backward(self, output: Tensor, uses: ParameterUses, behind: Mapping[int, Pooling], cotangents: Tensor) -> dict[int, Tensor]:
-        """Gradients (m, …) by result, at the winners where a pooling is `behind` it; those left out that only heads have."""
-        wanted = sorted({edge for unit in self._units if not unit.head for edge in unit.edges})
-        if not wanted or not output.requires_grad:
-            return {}
-        spread = cotangents[:, None, :].expand(-1, len(output), -1)
-        edges = [behind[edge].edge if edge in behind else uses.edges[edge] for edge in wanted]
-        found = dict(zip(wanted, gradients(output, edges, spread, at_once=self._survey.at_once), strict=True))
-        for edge, pooling in behind.items():
-            if (gradient := found[edge]) is not None:
-                found[edge] = pooling.at_winners(gradient)
-        same = {edge: found.get(first) for edge, first in self._survey.same.items()}
-        return {edge: value for edge, value in (found | same).items() if value is not None}
-
-    def _exact(self, request: Request, x: Tensor, cotangents: Tensor) -> dict[str, Tensor]:
-        """Jacobians of the parameters that are not covered."""
-        if not self._survey.fallback:
-            return {}
-        return jacobians(request.network, state_of(request.network, frozenset(self._survey.fallback), request.values), x, cotangents)
 
     def _contract(
         self,
@@ -348,24 +249,3 @@ def _same_stream(x: Tensor):
 
 def _layer(parameter: str) -> str:
     return parameter.rpartition(".")[0] or parameter
-
-
-def _factor(unit: Unit, pieces: list[Tensor], *, full: bool) -> Factor:
-    """The pieces as a factor."""
-    if unit.contraction != "gram":
-        return Factor(pieces[0], [])
-    if unit.head:
-        return Factor(None, pieces)
-    *operands, rows = pieces
-    return Factor(rows if full else rows.flatten(2), operands)
-
-
-def _check_as_surveyed(network: nn.Module, survey: Survey, uses: ParameterUses, output: Tensor, state: State) -> None:
-    """Raise where the network does something else with its parameters than it did with the first samples."""
-    same = signature(uses) == survey.signature
-    used = [use for group in survey.groups for use in group] if same else []
-    rows = all(uses.shapes[use.edge][use.layout.axis] == len(output) * use.layout.positions for use in used)
-    if not same or not rows or attached(output, state.leaves):
-        raise ParameterError(
-            f"`{type(network).__name__}` uses its parameters in another way for other inputs: it has no kernel by structure"
-        )

@@ -103,11 +103,18 @@ def test_memory_stays_within_the_limit(build, shape, outputs, limit):
     network, x = made(build, torch.float32), torch.randn(shape, generator=torch.Generator().manual_seed(0))
     engine = TangentKernel(network, x, outputs=outputs, memory=limit)
     assert engine.explain()["contraction"].str.startswith("gradient").any()
+    assert 2**20 < _peak(lambda: [engine(network).nbytes for _ in range(3)]) < limit
+    engine = TangentKernel(network, x, outputs=outputs, memory=limit)
+    engine._kept.limit = 0
+    assert 2**20 < _peak(lambda: [engine(network).nbytes]) < 1.12 * engine.explain().attrs["bytes"]
+
+
+def _peak(evaluate):
+    """Bytes that were allocated at once, beyond the kernel, whose size `evaluate` gives."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        kernel = engine(network)
+        size = evaluate()[0]
     allocated = sorted((event.start_ns(), event.nbytes()) for event in seen.profiler.kineto_results.events() if event.name() == "[memory]")
-    peak = max(accumulate(size for _, size in allocated))
-    assert 2**20 < peak - kernel.nbytes < min(limit, 1.12 * engine.explain().attrs["bytes"])
+    return max(accumulate(nbytes for _, nbytes in allocated)) - size
 
 
 @pytest.mark.parametrize("name", ["lenet", "transformer", "lstm", "one Linear twice", "halves of one matrix"])

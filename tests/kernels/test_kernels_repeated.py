@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from zoo import COVERED, Calls, Transformer, made, slow
 
-from richlearn.kernels import TangentKernel
+from richlearn.kernels import TangentKernel, _factors
 from richlearn.kernels._factors import Factor
-from richlearn.kernels._kept import KeptProducts
+from richlearn.kernels._kept import Kept
 from richlearn.networks import TwoLayer
 
 
@@ -16,10 +16,11 @@ def _two_layer(seed=0):
 
 
 @pytest.mark.parametrize("outputs", ["full", "trace"])
-@pytest.mark.parametrize("name", ["transformer", "lenet", "tied embedding and read-out", "one Linear twice"])
-def test_kernels_asked_for_again_are_the_same_bit_for_bit(name, outputs):
+@pytest.mark.parametrize("memory", [2**29, 60_000])
+@pytest.mark.parametrize("name", COVERED)
+def test_kernels_asked_for_again_are_the_same_bit_for_bit(name, outputs, memory):
     network, x = made(COVERED[name][0]), COVERED[name][1]()
-    engine = TangentKernel(network, x, outputs=outputs)
+    engine = TangentKernel(network, x, outputs=outputs, memory=memory)
     first = engine(network)
     assert all(torch.equal(engine(network), first) for _ in range(3))
 
@@ -42,30 +43,61 @@ def test_layers_of_a_kernel_that_is_kept():
     torch.testing.assert_close(sum(engine.layers(_two_layer()).values()), kernels[2], rtol=1e-12, atol=1e-12)
 
 
-def test_a_probe_that_changes_in_place_is_seen():
-    x = torch.randn(7, 6, dtype=torch.float64)
-    engine = TangentKernel(_two_layer(), x)
+SEE_THE_INPUTS = ["two-layer", "lenet", "strided, dilated, grouped convolutions"]
+
+
+@pytest.mark.parametrize("name", SEE_THE_INPUTS)
+def test_a_probe_that_changes_in_place_is_seen(name):
+    network, x = made(COVERED[name][0]), COVERED[name][1]()
+    engine = TangentKernel(network, x)
     for _ in range(3):
-        engine(_two_layer())
+        engine(network)
     x.mul_(2.0)
     for _ in range(3):
-        torch.testing.assert_close(engine(_two_layer()), slow(_two_layer(), x), rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
 
 
-def test_buffers_before_the_first_layer_may_change():
-    class Shifted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.net = _two_layer()
-            self.register_buffer("mean", torch.zeros(6, dtype=torch.float64))
-
-        def forward(self, x):
-            return self.net(x - self.mean)
-
-    network, x = Shifted(), torch.randn(7, 6, dtype=torch.float64)
+@pytest.mark.parametrize("name", SEE_THE_INPUTS)
+def test_buffers_before_the_first_layer_may_change(name):
+    x = COVERED[name][1]()
+    network = Calls(lambda s, x: s.net(x - s.mean), net=made(COVERED[name][0]))
+    network.register_buffer("mean", torch.zeros_like(x[0]))
     engine = TangentKernel(network, x)
     for mean in (0.0, 0.0, 0.0, 1.0, 0.0, 2.0):
         network.mean.fill_(mean)
+        torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d(2), nn.AvgPool2d(2)])
+def test_a_dilation_may_change(pool):
+    network = made(lambda: nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), pool, nn.Flatten(), nn.Linear(48, 4)))
+    x = torch.randn(5, 1, 8, 8, dtype=torch.float64)
+    engine = TangentKernel(network, x)
+    for dilation in (1, 1, 1, 2, 2, 1):
+        network[0].dilation = network[0].padding = (dilation, dilation)
+        torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["lenet", "lenet, average pooling"])
+def test_patches_of_the_inputs_are_made_twice_at_most(name, monkeypatch):
+    made_of: list[int] = []
+    windows = _factors._windows
+    monkeypatch.setattr(_factors, "_windows", lambda value, use: made_of.append(value.shape[1]) or windows(value, use))
+    network, x = made(COVERED[name][0]), COVERED[name][1]()
+    engine = TangentKernel(network, x)
+    for _ in range(5):
+        engine(network)
+    assert made_of == [1, 6, 1, 6, 6, 6, 6]  # channels: the inputs have one
+
+
+def test_two_convolutions_of_the_same_inputs_are_kept_apart():
+    def sides(s, x):
+        return s.out((s.first(x) * s.second(x)).flatten(1))
+
+    network = made(lambda: Calls(sides, first=nn.Conv2d(1, 2, 3, padding=1), second=nn.Conv2d(1, 2, 5, padding=2), out=nn.Linear(50, 20)))
+    x = torch.randn(5, 1, 5, 5, dtype=torch.float64)
+    engine = TangentKernel(network, x)
+    for _ in range(3):
         torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
 
 
@@ -77,7 +109,7 @@ def test_two_sets_are_kept_apart():
 
 
 def test_products_of_what_has_changed_are_forgotten():
-    kept, operands = KeptProducts(10_000), torch.randn(10, 1, 10)
+    kept, operands = Kept(10_000), torch.randn(10, 1, 10)
 
     def product(values):
         factor = kept.settled("left", Factor(None, [values]))
@@ -90,12 +122,12 @@ def test_products_of_what_has_changed_are_forgotten():
 
 def _kept_bytes(kept):
     operands = [each for held in kept._operands.values() for each in held]
-    return sum(each.nbytes for each in operands + [product for _, product in kept._products.values()])
+    return sum(each.nbytes for each in operands + [product for _, product in kept._made.values()])
 
 
 @pytest.mark.parametrize("limit", [-1, 0, 400, 1200, 10_000])
 def test_no_more_is_kept_than_allowed(limit):
-    kept, calls = KeptProducts(limit), []
+    kept, calls = Kept(limit), []
     operands = torch.randn(10, 1, 10)  # 400 bytes, as their product
 
     def compute():
@@ -121,10 +153,10 @@ def test_gradients_that_come_to_other_positions_than_in_the_survey():
     for outputs in ("full", "trace"):
         engine = TangentKernel(network, x, outputs=outputs)
         assert any(unit.idle for unit in engine._plan.units)
-        assert not engine._everywhere
+        assert not engine._collector.everywhere
         for _ in range(3):
             torch.testing.assert_close(engine(network), slow(network, x, outputs=outputs), rtol=1e-11, atol=1e-12)
-        assert engine._everywhere
+        assert engine._collector.everywhere
 
 
 READ_OUTS = {"last": lambda h: h[:, -1], "first": lambda h: h[:, 0], "mean": lambda h: h.mean(1), "largest": lambda h: h.amax(1)}
@@ -158,11 +190,11 @@ def test_convolutions_read_at_one_position_keep_that_position_alone():
     engine = TangentKernel(network, x, outputs="trace")
     assert any(unit.contraction == "gram" and len(unit.idle) == 6 for unit in engine._plan.units)
     torch.testing.assert_close(engine(network), slow(network, x, outputs="trace"), rtol=1e-11, atol=1e-12)
-    assert not engine._everywhere
+    assert not engine._collector.everywhere
 
 
 def test_a_read_out_at_the_last_position_keeps_that_position_alone():
     engine = TangentKernel(made(Transformer), COVERED["transformer"][1](), outputs="trace")
     engine(made(Transformer))
     assert any(unit.idle for unit in engine._plan.units)
-    assert not engine._everywhere
+    assert not engine._collector.everywhere
