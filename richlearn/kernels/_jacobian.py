@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from richlearn.kernels._passes import State, checked_gradients
+from richlearn.kernels._passes import State, called, checked_gradients
 
 
 def jacobians(network: nn.Module, state: State, x: Tensor, cotangents: Tensor) -> dict[str, Tensor]:
@@ -16,7 +15,7 @@ def jacobians(network: nn.Module, state: State, x: Tensor, cotangents: Tensor) -
     found: dict[str, list[Tensor]] = {name: [] for name in state.leaves}
     for index in range(len(x)):
         with torch.enable_grad():
-            output = functional_call(network, state.all(), (x[index : index + 1].clone(),)).flatten()
+            output = called(network, state, x[index : index + 1]).flatten()  # type: ignore[union-attr]
         leaves = list(state.leaves.values())
         rows = checked_gradients(output, leaves, cotangents.to(output))[0] if output.requires_grad else [None] * len(found)
         for (name, leaf), row in zip(state.leaves.items(), rows, strict=True):

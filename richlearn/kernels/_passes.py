@@ -1,8 +1,9 @@
 """Forward and backward passes that record uses of parameters and leave the network as it was."""
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -45,9 +46,20 @@ def state_of(network: nn.Module, names: Set[str], values: Mapping[str, Tensor] |
     return State(leaves, {**frozen, **dict(network.named_buffers())})
 
 
-def _called(network: nn.Module, state: State, x: Tensor) -> object:
+def _as_written() -> AbstractContextManager:
+    """Compiled parts run as they were written, operation by operation; there are none where nothing has loaded the compiler."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def called(network: nn.Module, state: State, x: Tensor) -> object:
+    """What the network returns for a copy of `x`.
+
+    Raises:
+        ParameterError: gradient checkpointing where the graph's tensors must be its own.
+    """
     try:
-        return functional_call(network, state.all(), (x.clone(),))
+        with _as_written():
+            return functional_call(network, state.all(), (x.clone(),))
     except RuntimeError as error:
         if _CHECKPOINTED in str(error):
             raise ParameterError(f"`network` uses gradient checkpointing: switch it off, a kernel needs none; {_CHECKPOINTED}") from None
@@ -57,7 +69,7 @@ def _called(network: nn.Module, state: State, x: Tensor) -> object:
 def call(network: nn.Module, state: State, x: Tensor, uses: ParameterUses) -> Tensor:
     """The outputs (n, c) with the graph that leads to the recorded uses."""
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), disable_saved_tensors_hooks(_CHECKPOINTED), uses:
-        output = _called(network, state, x)
+        output = called(network, state, x)
     if uses.overwritten:
         raise ParameterError(
             f"`{type(network).__name__}` overwrites a layer's input in place before its gradient is taken: it cannot be trained"

@@ -51,8 +51,8 @@ class TangentKernel:
         memory: bytes that the computation may use beyond the kernel itself; what is the same in every kernel is kept in them.
 
     Raises:
-        ParameterError: an argument out of range, or a network whose samples depend on one another (batch normalisation or
-            dropout in training mode).
+        ParameterError: an argument out of range, a scripted network, or one whose samples depend on one another (batch
+            normalisation or dropout in training mode).
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class TangentKernel:
     ) -> None:
         check_arguments(outputs, samples, memory, x, x2)
         self.x, self.x2, self.outputs, self.memory = x, x if x2 is None else x2, outputs, memory
+        if isinstance(network, torch.jit.ScriptModule):
+            raise ParameterError("`network` is a scripted module, which hides its operations: give the `nn.Module` that it was made of")
         if not (named := dict(network.named_parameters())):
             raise ParameterError(f"`{type(network).__name__}` has no parameters, so no tangent kernel")
         self._names = frozenset(name for name, p in named.items() if p.requires_grad) or frozenset(named)

@@ -6,10 +6,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from richlearn.errors import NotApplicable
+from richlearn.errors import NotApplicable, ParameterError
 from richlearn.networks._trace import undisturbed
 
 _ONE_KINK = {"relu", "leaky_relu", "prelu", "rrelu"}
@@ -82,8 +83,11 @@ def record(network: nn.Module, inputs: Tensor, keep: Callable[[Tensor], Tensor])
     """Call the network in evaluation mode; `keep` of each pattern, a bool tensor, in order of use.
 
     Raises:
+        ParameterError: a scripted module, inside of which nothing is seen.
         NotApplicable: the network has no piecewise-linear activation (a linear network, GELU, tanh).
     """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise ParameterError("`network` has a scripted module, which hides its activations: give the `nn.Module` that it was made of")
     recorder = _Recorder(keep)
     with undisturbed(network), recorder.following(network), recorder:
         network(inputs)

@@ -509,7 +509,38 @@ def test_a_network_without_parameters_is_refused():
         empirical_ntk(nn.ReLU(), COVERED["mlp"][1]())
 
 
+def _compiled_method(network):
+    network.compile(backend="aot_eager")
+    return network
+
+
+COMPILED = {
+    "module": lambda network: torch.compile(network, backend="aot_eager"),
+    "method": _compiled_method,
+    "part": lambda network: nn.Sequential(torch.compile(network[:3], backend="aot_eager"), *network[3:]),
+}
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_compiled_networks_are_looked_at_as_they_were_written(compiled):
+    layers = nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 5), nn.ReLU(), nn.Bilinear(5, 5, 2)  # the last is not covered
+    network = made(lambda: Calls(lambda s, x: s.last(s.rest(x), s.rest(x)), rest=nn.Sequential(*layers[:4]), last=layers[4]))
+    x = COVERED["mlp"][1]()
+    expected = slow(network, x)
+    network.rest = COMPILED[compiled](network.rest)
+    engine = TangentKernel(network, x)
+    assert set(engine.fallback) == {"last.weight", "last.bias"}
+    torch.testing.assert_close(engine(network), expected, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(empirical_ntk(torch.compile(network, backend="aot_eager"), x), expected, rtol=1e-11, atol=1e-12)
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
+
+
+def test_a_scripted_network_is_refused():
+    scripted = torch.jit.trace(nn.Linear(6, 2), torch.zeros(3, 6))
+    with pytest.raises(ParameterError, match=r"`network` is a scripted module, .*: give the `nn.Module` that it was made of"):
+        empirical_ntk(scripted, torch.zeros(3, 6))
 
 
 def test_batch_normalisation_in_training_mode_is_refused():

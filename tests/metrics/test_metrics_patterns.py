@@ -208,6 +208,12 @@ def test_a_compiled_network_has_the_same_patterns():
     assert torch.equal(activation_patterns(compiled, PROBE), activation_patterns(network, PROBE))
 
 
+def test_a_scripted_module_is_refused():
+    network = nn.Sequential(nn.Linear(5, 4), torch.jit.trace(TwoLayer(4, 1, width=3), torch.zeros(2, 4)))
+    with pytest.raises(ParameterError, match=r"scripted module, which hides its activations: give the `nn.Module`"):
+        activation_patterns(network, PROBE.float())
+
+
 def test_convolutions_and_indices_serve():
     image = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 1))
     tokens = nn.Sequential(nn.Embedding(5, 4), nn.ReLU(), nn.Flatten(), nn.Linear(8, 1))
