@@ -142,7 +142,12 @@ def _group_norm(uses, func, input, num_groups, weight=None, bias=None, eps=1e-5,
 
 
 def _batch_norm(uses, func, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, *rest):
-    if training or running_mean is None:
+    if running_mean is None:
+        raise ParameterError(
+            "the network has a batch normalisation without running statistics, so no sample has a gradient of its own:"
+            " give it `track_running_stats=True`"
+        )
+    if training:
         raise ParameterError(f"the network has a batch normalisation in training mode: {BATCH_STATISTICS}")
     mean, variance = (value.view(-1, *[1] * (input.ndim - 2)) for value in (running_mean, running_var))
 

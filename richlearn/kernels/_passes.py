@@ -32,18 +32,21 @@ class State:
 
 
 def state_of(network: nn.Module, names: Set[str], values: Mapping[str, Tensor] | None = None) -> State:
-    """Leaves for the parameters `names`, all else detached; `values` replaces the network's own parameters.
+    """Leaves for the parameters `names`, all else detached; `values` replaces the network's own parameters and buffers.
 
     Without any leaf the parameters require gradients all the same: the network may differentiate itself by what depends on them.
     """
-    parameters = {**dict(network.named_parameters()), **(values or {})}
+    values = values or {}
+    parameters = {name: values.get(name, p) for name, p in network.named_parameters()}
+    buffers = {name: values.get(name, buffer) for name, buffer in network.named_buffers()}
     storages = [value.untyped_storage().data_ptr() for value in parameters.values()]
-    shared = len(set(storages)) < len(storages)  # parameters are told apart by their storage
-    leaves = {name: (parameters[name].clone() if shared else parameters[name]).detach().requires_grad_() for name in names}
-    frozen = {name: value.detach() for name, value in parameters.items() if name not in names}
+    copied = len(set(storages)) < len(storages)  # parameters are told apart by their storage
+    copied |= any(value.is_inference() for value in parameters.values())  # of which no gradient can be taken
+    leaves = {name: (parameters[name].clone() if copied else parameters[name]).detach().requires_grad_() for name in names}
+    frozen = {name: (value.clone() if copied else value).detach() for name, value in parameters.items() if name not in names}
     for value in frozen.values():
         value.requires_grad_(not names and value.is_floating_point())
-    return State(leaves, {**frozen, **dict(network.named_buffers())})
+    return State(leaves, {**frozen, **buffers})
 
 
 def _as_written() -> AbstractContextManager:

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
+from math import isfinite
+from numbers import Real
 from typing import Literal
 
 from torch import Tensor, nn
@@ -21,18 +23,38 @@ def check_arguments(outputs: str, samples: int | None, memory: int, x: Tensor, x
         raise ParameterError(f'`outputs` must be "full", "trace" or "sum", got {outputs!r}')
     if samples is not None and (outputs != "trace" or samples < 1):
         raise ParameterError(f'`samples` must be at least 1 and goes with outputs="trace", got {samples} with {outputs!r}')
-    if memory < 1:
-        raise ParameterError(f"`memory` must be a number of bytes, got {memory}")
+    if not isinstance(memory, Real) or memory < 1:
+        raise ParameterError(f"`memory` must be a number of bytes, got {memory!r}")
     for name, inputs in (("x", x), ("x2", x2)):
+        if inputs is not None and not isinstance(inputs, Tensor):
+            raise ParameterError(f"`{name}` must be a tensor of samples (n, …), got `{type(inputs).__name__}`")
         if inputs is not None and (inputs.ndim == 0 or len(inputs) == 0):
             raise ParameterError(f"`{name}` must hold at least one sample (n, …), got shape {tuple(inputs.shape)}")
 
 
 def checked_rates(network: nn.Module, rates: Mapping[str, float] | None) -> Mapping[str, float]:
-    """`rates`, all of them of parameters that the network has."""
+    """`rates`, all of them numbers of parameters that the network has."""
     if unknown := set(rates or {}) - {name for name, _ in network.named_parameters()}:
         raise ParameterError(f"`rates` names parameters that the network does not have: {sorted(unknown)}")
+    for name, rate in (rates or {}).items():
+        if not isinstance(rate, Real) or not isfinite(rate) or rate < 0:
+            raise ParameterError(f"`rates` must hold numbers of at least 0, got {rate!r} for `{name}`")
     return rates or {}
+
+
+def checked_values(network: nn.Module, values: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """`values`, each under the first name of a parameter or buffer of the network, in its shape."""
+    named = chain(network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False))
+    own: dict[str, Tensor] = dict(named)
+    first = {id(value): name for name, value in reversed(own.items())}
+    found = {}
+    for name, value in (values or {}).items():
+        if name not in own:
+            raise ParameterError(f"`{name}` is no parameter or buffer of `{type(network).__name__}`")
+        if value.shape != own[name].shape:
+            raise ParameterError(f"`{name}` must have shape {tuple(own[name].shape)}, got {tuple(value.shape)}")
+        found[first[id(own[name])]] = value
+    return found
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,7 @@ class Request:
     """One kernel to compute: whose, with which rates, and where each part of it goes."""
 
     network: nn.Module
-    values: Mapping[str, Tensor] | None
+    values: Mapping[str, Tensor]
     rates: Mapping[str, float]
     targets: Mapping[str, Tensor]  # by parameter; all the same tensor, or one a layer
 

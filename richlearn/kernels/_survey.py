@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from richlearn.errors import ParameterError
+from richlearn.errors import ParameterError, RichlearnError
 from richlearn.kernels._layout import FEW, MORE, Layout, close, layout_of
-from richlearn.kernels._operations import BATCH_STATISTICS, HANDLERS
+from richlearn.kernels._operations import BATCH_STATISTICS, HANDLERS, RANDOM
 from richlearn.kernels._passes import State, attached, call, checked_gradients, state_of
 from richlearn.kernels._pooling import Pooling, poolings
 from richlearn.kernels._uses import ParameterUses, ParameterView
+
+_TRIES = 16  # calls of a network that draws random numbers
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,18 @@ def _looks(network: nn.Module, state: State, x: Tensor) -> tuple[_Look, _Look, f
         if not fixed:
             return few, more, constant
         constant |= fixed
+
+
+def _streams(x: Tensor) -> Tensor:
+    """The state of the random streams that a network may draw from."""
+    return torch.cat([torch.get_rng_state(), *([torch.cuda.get_rng_state(x.device)] if x.is_cuda else [])])
+
+
+def _check_deterministic(network: nn.Module, state: State, x: Tensor, few: _Look, constant: frozenset[int]) -> None:
+    """Raise if the outputs of two samples change with the random numbers that the network draws; they need not at once."""
+    for _ in range(_TRIES):
+        if not close(_look(network, state, x, FEW, constant).output.detach(), few.output.detach(), few.size):
+            raise ParameterError(RANDOM)
 
 
 def _check_independent(network: nn.Module, few: _Look, more: _Look) -> None:
@@ -284,14 +298,22 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
     """Look at the network on two and on three samples (of `x`, repeated if there are fewer).
 
     Raises:
-        ParameterError: samples of a batch that depend on one another, outputs that are no tensor (n, …), or gradient
-            checkpointing.
+        ParameterError: a network that cannot be called on `x`, samples of a batch that depend on one another, outputs that
+            are no tensor (n, …), or gradient checkpointing.
     """
-    state = state_of(network, names)
+    state, before = state_of(network, names), _streams(x)
     try:
         few, more, constant = _looks(network, state, x)
+        if not torch.equal(_streams(x), before):
+            _check_deterministic(network, state, x, few, constant)
     except _DifferentiatesItself:
         return replace(survey(network, frozenset(), x), fallback=dict.fromkeys(names, "the network differentiates itself"))
+    except RichlearnError:
+        raise
+    except Exception as error:  # a network may raise anything on an input that is not meant for it
+        what = f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
+        reason = next(iter(str(error).splitlines()), "")
+        raise ParameterError(f"`{type(network).__name__}` cannot be called on inputs {what}: {type(error).__name__}: {reason}") from error
     _check_independent(network, few, more)
     _check_order(network, state, x, more, constant)
     layouts = [layout_of(a, b) for a, b in zip(few.uses.results, more.uses.results, strict=True)]

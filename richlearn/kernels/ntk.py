@@ -1,12 +1,14 @@
 """The empirical NTK by structure: Gram matrices of layer inputs and output gradients instead of Jacobians."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import pandas as pd
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from richlearn.errors import ParameterError
 from richlearn.kernels import _contract as contract
@@ -14,19 +16,21 @@ from richlearn.kernels._collect import Collector
 from richlearn.kernels._factors import Factor
 from richlearn.kernels._kept import Kept
 from richlearn.kernels._plan import Plan, Size, Unit, plan
-from richlearn.kernels._request import Outputs, Request, Share, check_arguments, checked_rates
+from richlearn.kernels._request import Outputs, Request, Share, check_arguments, checked_rates, checked_values
 from richlearn.kernels._survey import Survey, survey
 
 MEMORY = 512 * 2**20
-_announced: set[tuple[str, str]] = set()
+_announced: set[tuple[str, torch.Size]] = set()
 
 
 def _announce(network: nn.Module, fallback: Mapping[str, str]) -> None:
-    """Say once for each network class and parameter that its Jacobian is taken."""
+    """Say that a parameter's Jacobian is taken, once for each class, name, shape and reason."""
+    shapes = {name: p.shape for name, p in network.named_parameters()}
     for name, reason in sorted(fallback.items()):
-        if (key := (type(network).__name__, name)) not in _announced:
+        text = f"`{type(network).__name__}`: the kernel of parameter `{name}` comes from its Jacobian, which is slower: {reason}"
+        if (key := (text, shapes[name])) not in _announced:
             _announced.add(key)
-            warnings.warn(f"`{key[0]}`: the kernel of parameter `{name}` comes from its Jacobian, which is slower: {reason}", stacklevel=5)
+            warnings.warn(text, stacklevel=5)
 
 
 class TangentKernel:
@@ -70,10 +74,12 @@ class TangentKernel:
         self.x, self.x2, self.outputs, self.memory = x, x if x2 is None else x2, outputs, memory
         if isinstance(network, torch.jit.ScriptModule):
             raise ParameterError("`network` is a scripted module, which hides its operations: give the `nn.Module` that it was made of")
+        if any(isinstance(p, UninitializedParameter) for p in network.parameters()):
+            raise ParameterError("`network` has lazy modules without parameters yet: call it once before")
         if not (named := dict(network.named_parameters())):
             raise ParameterError(f"`{type(network).__name__}` has no parameters, so no tangent kernel")
         self._names = frozenset(name for name, p in named.items() if p.requires_grad) or frozenset(named)
-        with _same_stream(x):
+        with _undisturbed(x):
             self._survey: Survey = survey(network, self._names, x)
         _announce(network, self._survey.fallback)
         self._cotangents = self._choose(samples, seed)
@@ -133,30 +139,60 @@ class TangentKernel:
         Args:
             network: of the architecture that this was made with.
             rates: η_p by parameter name; 1 where absent.
-            values: parameters to use in place of the network's own (a member of a stack).
+            values: parameters and buffers to use in place of the network's own (a member of a stack).
+
+        Raises:
+            ParameterError: a network of another architecture, rates or values that it has no place for.
         """
+        given = self._checked(network, rates, values)
         kernel = self._empty(network)
-        targets = dict.fromkeys(self._names, kernel)
-        self._fill(Request(network, values, checked_rates(network, rates), targets))
+        self._fill(Request(network, *given, dict.fromkeys(self._names, kernel)))
         return contract.mirror(kernel) if self._symmetric else kernel
 
     def layers(
         self, network: nn.Module, *, rates: Mapping[str, float] | None = None, values: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """The kernel's parts by layer, which add up to it: K = Σ_l K_l. A layer is a module with parameters of its own."""
+        given = self._checked(network, rates, values)
         kernels = {name: self._empty(network) for name in self.layer_names}
         targets = {name: kernels[_layer(name)] for name in self._names if _layer(name) in kernels}
-        self._fill(Request(network, values, checked_rates(network, rates), targets))
+        self._fill(Request(network, *given, targets))
         return {name: contract.mirror(kernel) if self._symmetric else kernel for name, kernel in kernels.items()}
 
     def stack(
-        self, network: nn.Module, parameters: Mapping[str, Tensor], *, rates: Mapping[str, float] | None = None
+        self,
+        network: nn.Module,
+        parameters: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor] | None = None,
+        *,
+        rates: Mapping[str, float] | None = None,
     ) -> Float[Tensor, "member row column"]:
-        """The kernel of every member of a stack, whose parameters have a leading member dimension (`torch.func.stack_module_state`)."""
-        count = len(next(iter(parameters.values())))
-        each = [self(network, rates=rates, values={name: value[i] for name, value in parameters.items()}) for i in range(count)]
+        """The kernel of every member of a stack.
+
+        Args:
+            network: gives the architecture, and the parameters and buffers that are the same for all.
+            parameters: those of the members, with a leading member dimension, as `torch.func.stack_module_state` gives them.
+            buffers: likewise, such as the running statistics of normalisations.
+            rates: η_p by parameter name; 1 where absent.
+
+        Raises:
+            ParameterError: no members, or tensors of unlike numbers of them.
+        """
+        stacked = {**parameters, **(buffers or {})}
+        if len(counts := {len(value) if value.ndim else 0 for value in stacked.values()}) != 1 or not (count := counts.pop()):
+            raise ParameterError(f"a stack must hold the same number of members in each of its tensors, got {sorted(counts) or 'none'}")
+        each = [self(network, rates=rates, values={name: value[i] for name, value in stacked.items()}) for i in range(count)]
         return torch.stack(each)
 
+    def _checked(
+        self, network: nn.Module, rates: Mapping[str, float] | None, values: Mapping[str, Tensor] | None
+    ) -> tuple[dict[str, Tensor], Mapping[str, float]]:
+        """Values and rates of a network that has the parameters of the one that was looked at."""
+        if missing := sorted(self._names - {name for name, _ in network.named_parameters()}):
+            raise ParameterError(f"`{type(network).__name__}` has no parameter `{missing[0]}`: the network of this kernel had one")
+        return checked_values(network, values), checked_rates(network, rates)
+
+    @torch.inference_mode(False)
     def _empty(self, network: nn.Module) -> Tensor:
         like = next(network.parameters())
         c = self._survey.outputs if self._full else 1
@@ -168,7 +204,7 @@ class TangentKernel:
         chunks = [list(range(0, len(x), self._plan.rows)) for x in (self.x, self.x2)]
         if not self._units:
             return
-        with torch.no_grad(), _same_stream(self.x):
+        with torch.no_grad(), _undisturbed(self.x):
             for number, cotangents in enumerate(self._cotangents.split(self._plan.cotangents)):
                 shares = request.shares(self._units, fresh=number == 0)
                 for start in chunks[0]:
@@ -244,9 +280,11 @@ class TangentKernel:
         return self._kept.product(numbers, given, left, right, lambda: request.weights(unit, numbers, left, right))
 
 
-def _same_stream(x: Tensor):
-    """The random streams of the processor and of the probe's device stay as they are."""
-    return torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
+@contextmanager
+def _undisturbed(x: Tensor) -> Iterator[None]:
+    """The random streams of the processor and of the probe's device stay as they are; gradients can be taken in a validation step."""
+    with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), torch.inference_mode(False):
+        yield
 
 
 def _layer(parameter: str) -> str:

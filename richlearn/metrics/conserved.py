@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from richlearn.conservation import Laws, ScalingLaw, find_laws
 from richlearn.conservation.finder import Loss
 from richlearn.errors import NotApplicable, UsageError
+from richlearn.kernels._request import checked_rates
 from richlearn.metrics._base import DistanceFromStart
 from richlearn.networks.structure import Pair, find
 
@@ -43,6 +44,13 @@ def _detached(network: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in network.named_parameters()}
 
 
+def _rates(network: nn.Module, rates: Mapping[str, float] | None) -> Mapping[str, float]:
+    """`rates`, none of which is 0: what does not train with the rest takes part in no law."""
+    if still := sorted(name for name, rate in checked_rates(network, rates).items() if rate == 0):
+        raise NotApplicable(f"the learning rate of `{still[0]}` is 0, so nothing that it takes part in is conserved")
+    return rates or {}
+
+
 def conserved_quantities(
     network: nn.Module, rates: Mapping[str, float] | None = None, laws: Sequence[ScalingLaw] | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -54,8 +62,10 @@ def conserved_quantities(
         laws: what `unit_laws(network)` found, if that is known already.
 
     Raises:
-        NotApplicable: the network has no such layers.
+        NotApplicable: the network has no such layers, or a rate is 0.
+        ParameterError: a rate is no number, negative, or of a parameter that the network does not have.
     """
+    rates = _rates(network, rates)
     named, laws = _detached(network), unit_laws(network) if laws is None else laws
     return torch.cat([law.delta(named, rates) for law in laws]), torch.cat([law.kappa(named, rates) for law in laws])
 
@@ -133,9 +143,9 @@ class ConservationLaws(DistanceFromStart):
 
     def observe(self, network: nn.Module) -> Tensor:
         """All values, then ‖scale‖ of each law, in one float64 vector."""
-        laws, named = self._laws or self.find(network), _detached(network)
-        scales = [law.scale(named, self.rates).norm() for law in laws]
-        return torch.cat([*(law.value(named, self.rates).flatten() for law in laws), torch.stack(scales)])
+        laws, named, rates = self._laws or self.find(network), _detached(network), _rates(network, self.rates)
+        scales = [law.scale(named, rates).norm() for law in laws]
+        return torch.cat([*(law.value(named, rates).flatten() for law in laws), torch.stack(scales)])
 
     def _norms(self, values: Tensor) -> Tensor:
         """The norm of each law's part of the observed values."""

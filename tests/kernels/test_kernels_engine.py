@@ -188,6 +188,66 @@ def test_a_stack_gives_the_kernels_of_its_members():
     torch.testing.assert_close(found, torch.stack([slow(member, x) for member in members]), rtol=1e-11, atol=1e-12)
 
 
+def test_a_stacks_members_have_their_own_buffers():
+    members = [made(lambda: nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 2)), seed=seed) for seed in range(3)]
+    for seed, member in enumerate(members):
+        member[1].running_mean.fill_(float(seed))
+        member[1].running_var.fill_(1.0 + seed)
+    x = torch.randn(4, 6, dtype=torch.float64)
+    engine = TangentKernel(members[0], x)
+    expected = torch.stack([slow(member, x) for member in members])
+    torch.testing.assert_close(engine.stack(members[0], *stack_module_state(members)), expected, rtol=1e-11, atol=1e-12)
+    found = engine(members[0], values=members[2].state_dict())
+    torch.testing.assert_close(found, expected[2], rtol=1e-11, atol=1e-12)
+
+
+def test_states_name_tied_weights_twice():
+    network, x = made(COVERED["one Linear twice"][0]), COVERED["one Linear twice"][1]()
+    network.alias = next(network.children())
+    assert len(network.state_dict()) > len(list(network.parameters()))
+    torch.testing.assert_close(TangentKernel(network, x)(made(lambda: network, seed=1), values=network.state_dict()), slow(network, x))
+
+
+_NETWORK = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "message"),
+    [
+        (lambda kernel: kernel(_NETWORK[:1]), "`Sequential` has no parameter `2.bias`: the network of this kernel had one"),
+        (lambda kernel: kernel(_NETWORK, values={"w": torch.zeros(5)}), "`w` is no parameter or buffer of `Sequential`"),
+        (lambda kernel: kernel(_NETWORK, values={"0.bias": torch.zeros(4)}), r"`0.bias` must have shape \(5,\), got \(4,\)"),
+        (lambda kernel: kernel(_NETWORK, rates={"0.bias": -1.0}), "`rates` must hold numbers of at least 0, got -1.0 for `0.bias`"),
+        (lambda kernel: kernel(_NETWORK, rates={"0.bias": float("inf")}), "`rates` must hold numbers of at least 0, got inf for `0.bias`"),
+        (
+            lambda kernel: kernel.layers(_NETWORK, rates={"bias": 1.0}),
+            r"`rates` names parameters that the network does not have: \['bias'\]",
+        ),
+        (lambda kernel: kernel.stack(_NETWORK, {}), "the same number of members in each of its tensors, got none"),
+        (
+            lambda kernel: kernel.stack(_NETWORK, {"0.bias": torch.zeros(2, 5), "2.bias": torch.zeros(3, 2)}),
+            r"the same number of members in each of its tensors, got \[2, 3\]",
+        ),
+    ],
+)
+def test_what_a_kernel_is_given_is_checked(evaluate, message):
+    with pytest.raises(ParameterError, match=message):
+        evaluate(TangentKernel(_NETWORK, torch.randn(4, 6)))
+
+
+@pytest.mark.parametrize("made_inside", [True, False])
+def test_a_validation_step_can_take_kernels(made_inside):
+    """Lightning validates in inference mode, whose tensors have no gradients."""
+    network, x = made(LeNet), COVERED["lenet"][1]()
+    engine = TangentKernel(network, x)
+    expected = slow(network, x)
+    with torch.inference_mode():
+        inside = copy.deepcopy(network) if made_inside else network
+        for found in (engine(inside), sum(engine.layers(inside).values()), empirical_ntk(inside, x.clone())):
+            torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
+    assert not engine(network).is_inference()
+
+
 def test_output_scale_does_not_turn_the_kernel():
     x = COVERED["lenet"][1]()
     first, second = made(LeNet), made(LeNet, seed=1)
@@ -554,6 +614,54 @@ def test_hand_written_batch_statistics_are_refused():
         empirical_ntk(network, COVERED["mlp"][1]())
 
 
+def test_normalisation_without_running_statistics_is_refused():
+    network = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 2)).double().eval()
+    with pytest.raises(ParameterError, match=r"without running statistics, .*: give it `track_running_stats=True`"):
+        empirical_ntk(network, COVERED["mlp"][1]())
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.ones(4, 6, dtype=torch.long), r"`MLP` cannot be called on inputs \(4, 6\) of int64: RuntimeError: mat1 and mat2"),
+        (torch.ones(4, 6, dtype=torch.float32), r"`MLP` cannot be called on inputs \(4, 6\) of float32: RuntimeError: mat1 and mat2"),
+        (torch.ones(4, 5, dtype=torch.float64), r"`MLP` cannot be called on inputs \(4, 5\) of float64: RuntimeError: mat1 and mat2"),
+    ],
+)
+def test_inputs_that_a_network_does_not_take_are_refused(x, message):
+    with pytest.raises(ParameterError, match=message) as caught:
+        empirical_ntk(made(lambda: MLP(6, 2)), x)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_lazy_modules_are_refused():
+    with pytest.raises(ParameterError, match="lazy modules without parameters yet: call it once before"):
+        empirical_ntk(nn.LazyLinear(2), torch.randn(4, 6))
+
+
+def _one_key(network, x):
+    h = network.layer(x)[:, None]
+    return F.scaled_dot_product_attention(h, h, h, dropout_p=0.5)[:, 0]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [_one_key, lambda s, x: F.rrelu(s.layer(x), training=True), lambda s, x: s.layer(x) * torch.rand(len(x), 1) + torch.rand(())],
+)
+def test_other_random_numbers_are_refused(function):
+    network, x = made(lambda: Calls(function, layer=nn.Linear(6, 2))), COVERED["mlp"][1]()
+    for seed in range(20):  # a few draws may agree on two samples
+        torch.manual_seed(seed)
+        with pytest.raises(ParameterError, match="draws random numbers"):
+            empirical_ntk(network, x)
+
+
+def test_random_numbers_without_effect_do_no_harm():
+    network = made(lambda: Calls(lambda s, x: s.layer(x) + 0.0 * torch.rand(()), layer=nn.Linear(6, 2)))
+    x = COVERED["mlp"][1]()
+    torch.testing.assert_close(empirical_ntk(network, x), slow(network, x), rtol=1e-11, atol=1e-12)
+
+
 def test_dropout_in_training_mode_is_refused():
     network = made(lambda: nn.Sequential(nn.Linear(6, 50), nn.Dropout(0.5), nn.Linear(50, 2))).train()
     with pytest.raises(ParameterError, match=r"draws random numbers \(dropout in training mode\), .* call `network.eval\(\)` first"):
@@ -625,6 +733,9 @@ def test_a_jacobian_is_announced_once():
         empirical_ntk(network, x)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        empirical_ntk(network, x)
+    network.w = nn.Parameter(torch.randn(3, 6, dtype=torch.float64))  # another network of that name
+    with pytest.warns(UserWarning, match="`Bent`: the kernel of parameter `w` comes from its Jacobian"):
         empirical_ntk(network, x)
 
 

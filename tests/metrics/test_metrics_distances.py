@@ -6,8 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from richlearn.errors import NotApplicable, UsageError
-from richlearn.metrics import ActivationHammingDistance, ConservedQuantity, KernelDistance, ParameterDistance, activation_patterns
+from richlearn.errors import NotApplicable, ParameterError, UsageError
+from richlearn.metrics import (
+    ActivationHammingDistance,
+    ConservationLaws,
+    ConservedQuantity,
+    KernelDistance,
+    ParameterDistance,
+    activation_patterns,
+)
 from richlearn.networks import MLP, TwoLayer
 from richlearn.seeds import generator, global_stream
 
@@ -129,6 +136,23 @@ def test_delta_and_its_drift(rates):
     expected = float((found[1][:, 0] - found[0][:, 0]).norm() / found[0][:, 1].norm())
     assert _measured(metric, start, end) == pytest.approx(expected, rel=1e-12)
     torch.testing.assert_close(metric.delta, found[1][:, 0])
+
+
+@pytest.mark.parametrize("metric", [ConservedQuantity, ConservationLaws])
+def test_rates_are_checked(metric):
+    network = _pair(bias=True)[0]
+    with pytest.raises(NotApplicable, match=r"the learning rate of `layers.0.bias` is 0, so nothing that it takes part in is conserved"):
+        metric(rates={"layers.0.bias": 0.0}).update(network)
+    with pytest.raises(ParameterError, match=r"`rates` names parameters that the network does not have: \['w'\]"):
+        metric(rates={"w": 1.0}).update(network)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_validation_step_can_update(name):
+    """Lightning validates in inference mode, whose tensors have no gradients."""
+    expected = _measured(METRICS[name](), *_pair())
+    with torch.inference_mode():
+        assert _measured(METRICS[name](), *_pair()) == expected
 
 
 def test_delta_covers_every_homogeneous_pair():
