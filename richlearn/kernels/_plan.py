@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from richlearn.kernels import _contract as contract
 from richlearn.kernels._layout import Layout
 from richlearn.kernels._survey import Survey, SurveyedUse
 from richlearn.kernels._uses import ParameterView
@@ -252,7 +253,7 @@ def _at_poolings(units: Sequence[Unit]) -> set[int]:
 
 
 def _moving(units: list[Unit], survey: Survey, cotangents: int) -> int:
-    """Elements that a forward and a backward pass hold of one sample: the graph keeps about three tensors a result."""
+    """Elements of one sample that a forward and a backward pass go through, about three tensors a result: as many as a cache may hold."""
     results, pooled = survey.result_sizes, _at_poolings(units)
     gradients = {edge: survey.pooled[edge] if edge in pooled else results[edge] for edge in survey.edges}
     largest = max((size for edge, size in enumerate(results) if edge not in pooled), default=1)
@@ -266,27 +267,60 @@ def _moving(units: list[Unit], survey: Survey, cotangents: int) -> int:
     return 3 * sum(results) + cotangents * (sum(gradients.values()) + 2 * largest) + max(patches, default=0)
 
 
-def plan(survey: Survey, size: Size, jacobians: dict[str, int], itemsize: int, limit: int) -> Plan:
+def _collecting(units: Sequence[Unit], survey: Survey) -> int:
+    """Elements that making one parameter gradient of a sample takes, beyond what the passes hold: patches, the gradient and its copy."""
+    found = [0]
+    for unit in units:
+        for use in (use for part in unit.parts for use in part.uses if unit.contraction != "gram"):
+            places = use.positions + (survey.pooled[use.edge] if unit.pooled else 0)
+            found.append(2 * unit.factor + (use.fan_in * places if use.kind == "conv" else 0))
+    return max(found)
+
+
+def _contracting(units: Sequence[Unit], rows: int, size: Size) -> int:
+    """Elements of the products that are made besides the kernel, of two chunks of `rows` samples."""
+    outputs = size.cotangents if size.full else 1
+    block = max(end - begin for begin, end in contract.row_blocks(rows, rows, outputs, upper=size.symmetric))
+    found = [block * rows * outputs**2]
+    for unit in units:
+        if unit.contraction == "gram" and unit.active:
+            pairs = len(unit.active) ** 2
+            part = max(end - begin for begin, end in contract.gram_blocks(block, rows, 1 if size.full else pairs))
+            found.append(part * rows * (pairs if not size.full else pairs + 2 * outputs**2))
+    return 2 * max(found)
+
+
+def plan(survey: Survey, size: Size, jacobians: dict[str, int], one: Sequence[int], itemsize: int, limit: int) -> Plan:
     """The plan within `limit` bytes beyond the kernel; at least one sample and one cotangent at once, whatever the limit.
 
     Of a traced kernel fewer cotangents at once need less memory; where that is not enough, and of a full kernel, samples
     are taken in chunks, every pair of which needs the backward pass of one of them anew.
+
+    Args:
+        survey: of the network.
+        size: of the kernel.
+        jacobians: elements of the parameters whose Jacobian is taken.
+        one: bytes that these Jacobians of one sample take, and besides for each cotangent.
+        itemsize: bytes of a number.
+        limit: bytes.
     """
-    m = size.cotangents
+    m, longest = size.cotangents, max(size.rows, size.columns)
     while True:
         at_once = replace(size, cotangents=m)
         units = _pooled(_units(survey, at_once, jacobians), survey, at_once)
         factors = itemsize * max(1, sum(unit.factor for unit in units))
-        moving = itemsize * max(1, _moving(units, survey, m))
-        fits = factors * size.both + moving <= 0.7 * limit
+        passing = max(1, survey.forward + m * survey.backward + itemsize * _collecting(units, survey))
+        fixed = one[0] + m * one[1]
+        fits = factors * size.both + max(fixed + passing, itemsize * _contracting(units, longest, at_once)) <= 0.9 * limit
         if fits or size.full or m == 1:
             break
         m = -(-m // 2)
-    longest = max(size.rows, size.columns)
     rows = longest if fits else min(longest, max(1, int(0.3 * limit / factors)))
-    batch = max(1, min(rows, int(min(0.3 * limit, _CACHE) / moving)))
+    held = factors * (size.both if fits else 2 * rows)
+    moving = itemsize * max(1, _moving(units, survey, m))
+    batch = max(1, min(rows, int(_CACHE / moving), int((0.9 * limit - held - fixed) / passing)))
     batch = -(-rows // -(-rows // batch))  # equal pieces
-    held = size.both if fits else 2 * rows
     work = [(use.work, use.through) for group in survey.groups for use in group]
     passes = size.both * sum(each * (1 + size.cotangents * through) for each, through in work)
-    return Plan(tuple(units), m, rows, batch, factors * held + moving * batch, passes)
+    memory = held + max(fixed + passing * batch, itemsize * _contracting(units, rows, at_once))
+    return Plan(tuple(units), m, rows, batch, memory, passes)

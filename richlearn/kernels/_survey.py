@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from richlearn.errors import ParameterError, RichlearnError
+from richlearn.kernels._footprint import Footprint
 from richlearn.kernels._layout import FEW, MORE, Layout, close, layout_of
 from richlearn.kernels._operations import BATCH_STATISTICS, HANDLERS, RANDOM
 from richlearn.kernels._passes import State, attached, call, checked_gradients, state_of
@@ -18,6 +19,7 @@ from richlearn.kernels._pooling import Pooling, poolings
 from richlearn.kernels._uses import ParameterUses, ParameterView
 
 _TRIES = 16  # calls of a network that draws random numbers
+_COTANGENTS = 3
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Survey:
         at_once: whether the gradients of several cotangents may be taken at once.
         outputs: c.
         result_sizes: elements of one sample's result, for each recorded result.
+        forward: bytes that a forward pass holds of one sample, autograd's graph included.
+        backward: bytes that a backward pass holds besides, of one sample and one cotangent.
     """
 
     groups: tuple[tuple[SurveyedUse, ...], ...]
@@ -81,6 +85,8 @@ class Survey:
     at_once: bool
     outputs: int
     result_sizes: tuple[int, ...]
+    forward: int
+    backward: int
 
     @cached_property
     def edges(self) -> tuple[int, ...]:
@@ -94,6 +100,7 @@ class _Look:
 
     output: Tensor
     uses: ParameterUses
+    bytes: int  # held at most, but for the results that are kept to be looked at
 
     @property
     def size(self) -> float:
@@ -109,14 +116,15 @@ def _look(network: nn.Module, state: State, x: Tensor, count: int, constant: fro
     few = x[torch.arange(count, device=x.device) % len(x)]
     uses = ParameterUses(state.leaves, HANDLERS, constant=constant, keep_results=True)
     try:
-        output = call(network, state, few, uses)
+        with Footprint() as held:
+            output = call(network, state, few, uses)
     except RuntimeError:  # by parameters that are cut off here
         if not (uses.differentiated and state.leaves):
             raise
         raise _DifferentiatesItself from None
     if uses.differentiated and state.leaves:
         raise _DifferentiatesItself
-    return _Look(output, uses)
+    return _Look(output, uses, held.peak - sum(value.nbytes for value in uses.results))
 
 
 def _looks(network: nn.Module, state: State, x: Tensor) -> tuple[_Look, _Look, frozenset[int]]:
@@ -240,11 +248,14 @@ def _random_gradients(look: _Look, edges: Sequence[GradientEdge]) -> list[Tensor
     return list(torch.autograd.grad(look.output, edges, cotangent, retain_graph=True, allow_unused=True))
 
 
-def _at_once(look: _Look) -> bool:
+def _at_once(look: _Look) -> tuple[bool, int]:
+    """Whether several cotangents may be taken at once, and the bytes that one of them takes."""
     if not look.output.requires_grad or not look.uses.edges:
-        return True
-    cotangents = torch.randn((3, *look.output.shape), generator=torch.Generator().manual_seed(0)).to(look.output)
-    return checked_gradients(look.output, look.uses.edges, cotangents)[1]
+        return True, 0
+    cotangents = torch.randn((_COTANGENTS, *look.output.shape), generator=torch.Generator().manual_seed(0)).to(look.output)
+    with Footprint() as held:
+        at_once = checked_gradients(look.output, look.uses.edges, cotangents)[1]
+    return at_once, -(-held.peak // _COTANGENTS)
 
 
 def _same(gradients: list[Tensor | None]) -> dict[int, int]:
@@ -324,6 +335,7 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
         rest = survey(network, names - fallback.keys(), x)
         return replace(rest, fallback={**fallback, **rest.fallback})
     found = _random_gradients(few, few.uses.edges)
+    at_once, backward = _at_once(few)
     place = (few.output.grad_fn, few.output.output_nr)
     heads = [i for i, edge in enumerate(few.uses.edges) if (edge.node, edge.output_nr) == place]
     return Survey(
@@ -335,7 +347,9 @@ def survey(network: nn.Module, names: Set[str], x: Tensor) -> Survey:
         active=_active(found, layouts, {use.edge for use in covered if use.kind == "conv"}),
         pooled=_pooled(few, covered, found),
         head=heads[0] if heads else -1,
-        at_once=_at_once(few),
+        at_once=at_once,
         outputs=few.output[0].numel(),
         result_sizes=tuple(value.numel() // FEW for value in few.uses.results),
+        forward=-(-few.bytes // FEW),
+        backward=-(-backward // FEW),
     )

@@ -14,6 +14,7 @@ from richlearn.errors import ParameterError
 from richlearn.kernels import _contract as contract
 from richlearn.kernels._collect import Collector
 from richlearn.kernels._factors import Factor
+from richlearn.kernels._jacobian import bytes_of_one
 from richlearn.kernels._kept import Kept
 from richlearn.kernels._plan import Plan, Size, Unit, plan
 from richlearn.kernels._request import Outputs, Request, Share, check_arguments, checked_rates, checked_values
@@ -87,8 +88,10 @@ class TangentKernel:
         sizes = {name: named[name].numel() for name in sorted(self._survey.fallback)}
         self._full = outputs == "full" and self._survey.outputs > 1  # of one output the two kinds are one
         size = Size(len(self.x), len(self.x2), len(self._cotangents), self._full, self._symmetric)
-        self._plan: Plan = plan(self._survey, size, sizes, like.element_size(), memory)
-        self._kept = Kept(memory - self._plan.memory * 9 // 8)  # what is planned holds within an eighth
+        with _undisturbed(x):
+            one = bytes_of_one(network, frozenset(sizes), x, self._cotangents)
+        self._plan: Plan = plan(self._survey, size, sizes, one, like.element_size(), memory)
+        self._kept = Kept(memory - self._plan.memory)
         self._collector = Collector(self._names, self._survey, self._plan, self._kept, full=self._full)
         self._units = self._collector.units
 

@@ -90,6 +90,60 @@ def _wide_patches() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 7), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 40))
 
 
+def _attending(s, x):
+    h = s.first(x)
+    return s.out((h + s.attention(h, h, h, need_weights=False)[0]).mean(1))
+
+
+def _attention() -> nn.Module:
+    return Calls(_attending, first=nn.Linear(8, 32), attention=nn.MultiheadAttention(32, 4, batch_first=True), out=nn.Linear(32, 5))
+
+
+def _attention_by_hand() -> nn.Module:
+    def attend(s, x):
+        q, k, v = (layer(s.first(x)).unflatten(-1, (8, -1)).transpose(1, 2) for layer in (s.q, s.k, s.v))
+        return s.out(((q @ k.mT).softmax(-1) @ v).transpose(1, 2).flatten(2).mean(1))
+
+    return Calls(attend, first=nn.Linear(8, 32), **{name: nn.Linear(32, 32) for name in "qkv"}, out=nn.Linear(32, 5))
+
+
+def _upsampled() -> nn.Module:
+    layers = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Upsample(scale_factor=4), nn.Conv2d(16, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 5))
+
+
+def _lstm() -> nn.Module:
+    return Calls(lambda s, x: s.out(s.rnn(x)[0][:, -1]), rnn=nn.LSTM(16, 32, batch_first=True), out=nn.Linear(32, 5))
+
+
+def _force() -> nn.Module:
+    def differentiated(s, x):
+        with torch.enable_grad():
+            x = x.requires_grad_()
+            return torch.autograd.grad(s.energy(x).sum(), x, create_graph=True)[0]
+
+    return Calls(differentiated, energy=nn.Sequential(nn.Linear(10, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)))
+
+
+@pytest.mark.parametrize("outputs", ["full", "trace"])
+@pytest.mark.parametrize(
+    ("build", "shape", "limit"),
+    [
+        (_attention, (32, 64, 8), 2**24),
+        (_attention_by_hand, (16, 96, 8), 2**24),
+        (_upsampled, (32, 3, 12, 12), 2**24),
+        (_lstm, (16, 24, 16), 2**23),
+        (_force, (8, 10), 2**21),
+    ],
+)
+def test_memory_of_what_no_formula_knows_stays_within_the_limit(build, shape, limit, outputs):
+    """Attention's weights, enlarged images, Jacobians."""
+    network, x = made(build, torch.float32), torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    engine = TangentKernel(network, x, outputs=outputs, memory=limit)
+    planned = engine.explain().attrs["bytes"]
+    assert 0.6 * planned < _peak(lambda: [engine(network).nbytes for _ in range(3)]) < min(limit, 1.1 * planned)
+
+
 @pytest.mark.parametrize(
     ("build", "shape", "outputs", "limit"),
     [
