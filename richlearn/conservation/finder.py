@@ -1,15 +1,22 @@
 """The conservation laws of any network."""
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from richlearn.conservation.declared import attention_spaces, pair_laws
 from richlearn.conservation.laws import Law, Laws, ScalingLaw, ShiftLaw
+from richlearn.errors import ParameterError, nearest
 from richlearn.networks.spaces import Space, Spaces, Term, find_spaces
 
 Loss = Literal["cross_entropy"]
+
+
+def check_loss(loss: str | None) -> None:
+    """Raise `ParameterError` unless the laws of this loss are known; None stands for any loss."""
+    if loss is not None and loss not in get_args(Loss):
+        raise ParameterError(f"unknown `loss` {loss!r}, or None for any; {nearest(str(loss), get_args(Loss))}")
 
 
 def _owners(terms: Iterable[Term]) -> list[str]:
@@ -84,7 +91,7 @@ def find_laws(network: nn.Module, sample_input: Tensor | None = None, *, loss: L
         The laws; where there are none, `why` says in one line what stands against them.
 
     Raises:
-        ParameterError: a declaration is wrong.
+        ParameterError: a declaration is wrong, or the loss unknown.
 
     >>> from richlearn.networks import MLP
     >>> [(law.name, law.kind, law.blocks) for law in find_laws(MLP(5, 1, width=4, depth=1))]
@@ -92,6 +99,7 @@ def find_laws(network: nn.Module, sample_input: Tensor | None = None, *, loss: L
     >>> find_laws(MLP(5, 1, width=4, depth=1, activation="gelu")).why
     'no units of `MLP` can be changed unseen: those of `layers.0` reach `gelu`'
     """
+    check_loss(loss)
     seen = find_spaces(network, sample_input, loss=loss)
     laws = _of(seen.spaces)
     known = {law.parameters for law in laws}

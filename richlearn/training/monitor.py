@@ -11,6 +11,7 @@ import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
+from richlearn.conservation.finder import Loss, check_loss
 from richlearn.errors import NotApplicable, ParameterError
 from richlearn.kernels import TangentKernel
 from richlearn.metrics import (
@@ -96,6 +97,10 @@ class RichnessMonitor(Timed):
         targets: of the probe, (n, c): also record the kernel's alignment with them.
         details: also record each layer's share of the kernel and of the changed patterns, the kernel's velocity, effective
             rank and overlap of the ten largest eigenvectors, and the drift of every conservation law.
+        loss: of the training: `cross_entropy` adds the laws of a softmax behind the outputs to that drift.
+
+    Raises:
+        ParameterError: an interval below 1 or an unknown loss; at the start of the fit: the network cannot be called on `probe`.
 
     Attributes:
         rows: one dict per member and measurement, the columns of `table()`.
@@ -113,12 +118,15 @@ class RichnessMonitor(Timed):
         directions: bool = False,
         targets: Tensor | None = None,
         details: bool = True,
+        loss: Loss | None = None,
     ) -> None:
+        check_loss(loss)
         if isinstance(every, int) and every < 1:
             raise ParameterError(f"`every` must be at least 1 update, got {every}")
         super().__init__(None if isinstance(every, int) or every is None else {0, *every})
         self.every = every if isinstance(every, int) else None
         self.probe, self.directions, self.targets, self.details = probe, directions, targets, details
+        self.loss: Loss | None = loss
         self._engine: TangentKernel | None = None
         self._refused = ""  # why the network has no kernel
         self._watched: dict[str, _Watched] = {}
@@ -165,7 +173,7 @@ class RichnessMonitor(Timed):
                 "kernel_velocity": KernelVelocity(probe),
                 "kernel_effective_rank": EffectiveRank(probe),
                 "kernel_overlap": EigenspaceOverlap(probe, min(_EIGENVECTORS, len(probe))),
-                "law_drift": ConservationLaws(rates=view.rates, sample_input=probe[:2]),
+                "law_drift": ConservationLaws(rates=view.rates, sample_input=probe[:2], loss=self.loss),
             }
         return metrics
 

@@ -1,6 +1,7 @@
 """RichnessMonitor and LossRecorder on one network, a stack, and a user's own LightningModule."""
 
 import copy
+from inspect import unwrap
 
 import pandas as pd
 import pytest
@@ -12,9 +13,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torchvision.models import resnet18
 
+from richlearn.conservation import find_laws
 from richlearn.errors import NotApplicable, ParameterError
 from richlearn.kernels import empirical_ntk, kernel_alignment
-from richlearn.metrics import ActivationHammingDistance, ConservedQuantity, KernelDistance, ParameterDistance
+from richlearn.metrics import ActivationHammingDistance, ConservationLaws, ConservedQuantity, KernelDistance, ParameterDistance, conserved
 from richlearn.training import LossRecorder, Member, NetworkModule, Optimizer, RichnessMonitor
 
 SGD = Optimizer("sgd", lr=0.3)
@@ -227,6 +229,36 @@ def test_directions_are_readout_norm_times_weights():
 def test_directions_of_a_network_without_units_are_refused():
     with pytest.raises(NotApplicable, match="`MLP` has no two weight layers joined by a homogeneous activation"):
         _fit(Own(networks(1, activation="tanh")[0]), small_task(), 1, RichnessMonitor(PROBE, 1, directions=True))
+
+
+def test_the_loss_adds_the_laws_of_its_softmax():
+    class Classes(Own):
+        def training_step(self, batch, batch_idx):
+            return nn.functional.cross_entropy(self.model(batch[0]), (batch[1][:, 0] > 0).long())
+
+    drifts = []
+    for loss in (None, "cross_entropy"):
+        monitor = RichnessMonitor(PROBE, 1, loss=loss)
+        torch.manual_seed(0)
+        _fit(Classes(nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()), small_task(), 2, monitor)
+        drifts.append(monitor.table().get("law_drift"))
+    assert drifts[0] is None  # tanh: nothing else is conserved
+    assert 0 <= drifts[1].max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda loss: RichnessMonitor(PROBE, loss=loss),
+        lambda loss: unwrap(find_laws)(networks(1)[0], loss=loss),
+        lambda loss: ConservationLaws(loss=loss).update(networks(1)[0]),
+    ],
+    ids=["monitor", "finder", "metric"],
+)
+def test_a_loss_without_known_laws_is_refused(take, monkeypatch):
+    monkeypatch.setattr(conserved, "find_laws", unwrap(find_laws))  # without the tests' own type checker
+    with pytest.raises(ParameterError, match="unknown `loss` 'ce', or None for any; valid: cross_entropy"):
+        take("ce")
 
 
 @pytest.mark.parametrize("every", [0, -3])
