@@ -56,15 +56,17 @@ class _Watched:
         values: dict[str, Any] = {}
         for name in [name for name in self.metrics if name not in self.absent]:
             metric = self.metrics[name]
+            # Another branch may have other activations; what other metrics refuse is an argument of the caller's.
+            refusals = (NotApplicable, ParameterError) if isinstance(metric, ActivationHammingDistance) else NotApplicable
             try:
                 if isinstance(metric, KernelMetric) and kernel is not None:
                     metric.update_kernel(kernel)
                 else:
                     metric.update(network)
-            except NotApplicable as reason:
+                values[name] = float(metric.compute())
+            except refusals as reason:
                 self.absent[name] = str(reason)
                 continue
-            values[name] = float(metric.compute())
             if isinstance(metric, ConservedQuantity):
                 delta = metric.delta
                 values |= {"delta_mean": float(delta.mean()), "delta_std": float(delta.std(correction=0)), "delta": delta.tolist()}
@@ -201,23 +203,22 @@ class RichnessMonitor(Timed):
         except NotApplicable as reason:
             watched.absent["law_drift"] = str(reason)
 
-    def _kernels(self, view: View) -> dict[str, Tensor] | None:
-        """The traced kernel of each layer, or the whole under the name ""; None where the network has none."""
-        probe = as_input(view.network, self.probe)
-        if self._engine is None and not self._refused:
-            try:
-                self._engine = TangentKernel(view.network, probe, outputs="trace")
-            except ParameterError as error:
-                self._refused = str(error)
-                warnings.warn(f"`RichnessMonitor` measures no kernels: {error}", stacklevel=2)
-        if self._engine is None:
+    def _kernels(self, network: nn.Module, rates: Mapping[str, float]) -> dict[str, Tensor] | None:
+        """The traced kernel of each layer, or the whole under the name ""; None where the network has none, from then on."""
+        if self._refused:
             return None
-        return self._engine.layers(view.network, rates=view.rates) if self.details else {"": self._engine(view.network, rates=view.rates)}
+        try:
+            engine = self._engine = self._engine or TangentKernel(network, as_input(network, self.probe), outputs="trace")
+            return engine.layers(network, rates=rates) if self.details else {"": engine(network, rates=rates)}
+        except ParameterError as error:
+            self._engine, self._refused = None, str(error)
+            warnings.warn(f"`RichnessMonitor` measures no kernels: {error}", stacklevel=2)
+            return None
 
     def _row(self, view: View) -> dict[str, Any]:
         """What is measured of one network now."""
         watched = self._watched.get(view.trial) or self._watch(view)
-        layers = self._kernels(view)
+        layers = self._kernels(view.network, view.rates)
         if layers is None:
             watched.absent |= {name: self._refused for name, metric in watched.metrics.items() if isinstance(metric, KernelMetric)}
         kernel = None if layers is None else functools.reduce(torch.add, layers.values())
@@ -259,5 +260,5 @@ class RichnessMonitor(Timed):
         return {name: reason for watched in self._watched.values() for name, reason in watched.absent.items()}
 
     def table(self) -> pd.DataFrame:
-        """The rows so far: trial, step and the metrics; a metric that the network cannot serve has no column."""
+        """The rows so far: trial, step and the metrics; a metric that the network cannot serve has no column, or nan from then on."""
         return pd.DataFrame(self.rows)

@@ -1,6 +1,7 @@
 """RichnessMonitor and LossRecorder on one network, a stack, and a user's own LightningModule."""
 
 import copy
+import warnings
 from inspect import unwrap
 
 import pandas as pd
@@ -229,6 +230,40 @@ def test_directions_are_readout_norm_times_weights():
 def test_directions_of_a_network_without_units_are_refused():
     with pytest.raises(NotApplicable, match="`MLP` has no two weight layers joined by a homogeneous activation"):
         _fit(Own(networks(1, activation="tanh")[0]), small_task(), 1, RichnessMonitor(PROBE, 1, directions=True))
+
+
+class Branching(nn.Module):
+    """Uses one parameter more where `when` says so of itself and its inputs."""
+
+    def __init__(self, when):
+        super().__init__()
+        self.first, self.second, self.third, self.when = nn.Linear(6, 8), nn.Linear(8, 1), nn.Linear(1, 1), when
+        self.double()
+
+    def forward(self, x):
+        found = self.second(self.first(x).relu())
+        return self.third(found.relu()) if self.when(self, x) else found
+
+
+@pytest.mark.parametrize(
+    ("when", "measured"),
+    [(lambda _, x: bool((x == PROBE[7]).all(-1).any()), 0), (lambda net, _: bool(net.second.bias != net.start), 1)],
+    ids=["for sample 7", "after an update"],
+)
+def test_training_goes_on_where_the_network_takes_another_branch(when, measured):
+    network, monitor = Branching(when), RichnessMonitor(PROBE, 1)
+    network.start = network.second.bias.detach().clone()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _fit(Own(network), small_task(), 3, monitor)
+    said = [str(each.message) for each in caught if "measures no kernels" in str(each.message)]
+    assert len(said) == 1
+    assert "`Branching` uses its parameters in another way" in said[0]
+    assert "in another way" in monitor.not_applicable["kernel_distance"]
+    frame = monitor.table()
+    assert frame.get("kernel_distance", pd.Series(dtype=float)).count() == measured
+    assert frame["parameter_distance"].count() == 4
+    assert ("as many activations" in monitor.not_applicable.get("hamming_distance", "")) == bool(measured)
 
 
 def test_the_loss_adds_the_laws_of_its_softmax():
