@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from richlearn.schemes.multipliers import Multipliers
 from richlearn.tasks.base import Split
 
+_LEAST = 1e-30  # in place of a rate of 0: conservation laws divide by rates
+
 
 @dataclass(frozen=True)
 class Member:
@@ -27,7 +29,8 @@ class View:
     Attributes:
         trial: the member's name.
         network: an ordinary network with the member's present parameters.
-        rates: learning-rate multipliers by parameter name; 1 where absent.
+        rates: learning-rate multipliers by parameter name; 1 where absent. Of a user's own module: the rates of its
+            optimisers' parameter groups over the largest of them.
     """
 
     trial: str
@@ -75,9 +78,23 @@ def _network_of(module: LightningModule) -> nn.Module:
     return whole[0] if len(whole) == 1 and own else module
 
 
+def _rates(module: LightningModule, network: nn.Module) -> dict[str, float]:
+    """Learning rate of each of the network's parameters that an optimiser has, before any schedule, over the largest of them."""
+    try:
+        optimizers = module.trainer.optimizers
+    except (RuntimeError, AttributeError):  # no trainer, or Fabric in its place
+        return {}
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    given = {id(parameter): group.get("initial_lr", group.get("lr")) for group in groups for parameter in group["params"]}
+    rates = {name: float(given[id(each)] or 0.0) for name, each in network.named_parameters() if id(each) in given}
+    largest = max(rates.values(), default=0.0)
+    return {name: max(rate / largest, _LEAST) for name, rate in rates.items()} if largest else {}
+
+
 def views(module: LightningModule) -> Iterator[View]:
     """The members of a stack, or the one network of any other LightningModule, the suite's own or a user's."""
     if isinstance(module, HasMembers):
         yield from module.members()
     else:
-        yield View("network", _network_of(module), {})
+        network = _network_of(module)
+        yield View("network", network, _rates(module, network))

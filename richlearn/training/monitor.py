@@ -46,9 +46,10 @@ def _directions(network: nn.Module) -> list[float]:
 
 @dataclass
 class _Watched:
-    """The metrics of one member, and those that its network cannot serve."""
+    """The metrics of one member, its rates when they were made, and those that its network cannot serve."""
 
     metrics: dict[str, DistanceFromStart]
+    rates: Mapping[str, float]
     absent: dict[str, str] = field(default_factory=dict)
 
     def row(self, network: nn.Module, kernel: Tensor | None) -> dict[str, Any]:
@@ -89,6 +90,9 @@ class RichnessMonitor(Timed):
     """Measures kernel, Hamming and parameter distance and the conserved quantity δ; works on any LightningModule.
 
     `trainer.logger` gets scalars (of a stack: the mean over its members) and a histogram of δ, at true optimiser steps.
+    Kernels are those of the parameters that require gradients at the start of the fit: later freezing or unfreezing does
+    not change the set. Kernels and conserved quantities count in the learning rates that parameters have relative to one
+    another at the start, before any schedule.
 
     Args:
         probe: inputs (n, …) on which kernels and patterns are taken; 256 training inputs are plenty. Kernels are traced.
@@ -184,7 +188,7 @@ class RichnessMonitor(Timed):
         for name, reference in self._references.get(view.trial, {}).items():
             if name in metrics:
                 metrics[name].reference = reference.to(next(view.network.parameters()).device)
-        watched = self._watched[view.trial] = _Watched(metrics)
+        watched = self._watched[view.trial] = _Watched(metrics, view.rates)
         return watched
 
     def _visit(self, trainer: Trainer, module: LightningModule) -> None:
@@ -218,7 +222,7 @@ class RichnessMonitor(Timed):
     def _row(self, view: View) -> dict[str, Any]:
         """What is measured of one network now."""
         watched = self._watched.get(view.trial) or self._watch(view)
-        layers = self._kernels(view.network, view.rates)
+        layers = self._kernels(view.network, watched.rates)
         if layers is None:
             watched.absent |= {name: self._refused for name, metric in watched.metrics.items() if isinstance(metric, KernelMetric)}
         kernel = None if layers is None else functools.reduce(torch.add, layers.values())

@@ -19,6 +19,7 @@ from richlearn.errors import NotApplicable, ParameterError
 from richlearn.kernels import empirical_ntk, kernel_alignment
 from richlearn.metrics import ActivationHammingDistance, ConservationLaws, ConservedQuantity, KernelDistance, ParameterDistance, conserved
 from richlearn.training import LossRecorder, Member, NetworkModule, Optimizer, RichnessMonitor
+from richlearn.training.members import views
 
 SGD = Optimizer("sgd", lr=0.3)
 PROBE = torch.randn(12, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -40,6 +41,23 @@ class Own(LightningModule):
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.3)
+
+
+class Grouped(Own):
+    """A user's own module with a learning rate for each layer, `warm` with a warm-up from 0."""
+
+    def __init__(self, network, *rates, warm=False):
+        super().__init__(network)
+        self.rates, self.warm = rates, warm
+
+    def configure_optimizers(self):
+        layers = [layer for layer in self.model.modules() if isinstance(layer, nn.Linear)]
+        groups = [{"params": layer.parameters(), "lr": rate} for layer, rate in zip(layers, self.rates, strict=False)]
+        optimizer = torch.optim.SGD(groups)
+        if not self.warm:
+            return optimizer
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(step / 5, 1.0))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def _fit(module, task, steps, *callbacks, **options):
@@ -230,6 +248,51 @@ def test_directions_are_readout_norm_times_weights():
 def test_directions_of_a_network_without_units_are_refused():
     with pytest.raises(NotApplicable, match="`MLP` has no two weight layers joined by a homogeneous activation"):
         _fit(Own(networks(1, activation="tanh")[0]), small_task(), 1, RichnessMonitor(PROBE, 1, directions=True))
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_learning_rates_of_parameter_groups_are_counted_in(warm):
+    (network,) = networks(1, depth=1)
+    start, rates = copy.deepcopy(network), {"layers.0.weight": 1.0, "layers.0.bias": 1.0, "layers.2.weight": 0.1, "layers.2.bias": 0.1}
+    monitor, module = RichnessMonitor(PROBE, [0, 300]), Grouped(network, 1e-3, 1e-4, warm=warm)
+    _fit(module, small_task(), 300, monitor)
+    metrics = [KernelDistance(PROBE, rates=rates), ConservedQuantity(rates=rates), ConservedQuantity()]
+    for metric in metrics:
+        metric.update(start)
+        metric.update(network)
+    last = monitor.table().iloc[-1]
+    assert [last["kernel_distance"], last["delta_drift"]] == pytest.approx([float(metric.compute()) for metric in metrics[:2]])
+    assert last["law_drift"] == pytest.approx(last["delta_drift"])
+    assert last["delta_drift"] <= 1e-5 < 1e-3 < float(metrics[2].compute())
+
+
+@pytest.mark.parametrize(
+    ("lrs", "expected"),
+    [((0.2, 0.2, 0.2), [1, 1, 1]), ((0.1, 0.4, 0.2), [0.25, 1, 0.5]), ((0.1, 0.4), [0.25, 1, None]), ((0.0, 0.0, 0.0), [None] * 3)],
+)
+def test_rates_of_a_module_of_ones_own_are_relative_to_the_largest(lrs, expected):
+    module = Grouped(networks(1)[0], *lrs)
+    assert [view.rates for view in views(module)] == [{}]  # no trainer yet
+    _fit(module, small_task(), 1)
+    (view,) = views(module)
+    assert [view.rates.get(f"layers.{i}.weight") for i in (0, 2, 4)] == expected
+
+
+def test_rates_stay_those_of_the_start():
+    class Later(Grouped):
+        def on_train_batch_start(self, batch, batch_idx):
+            self.optimizers().param_groups[0]["lr"] = 0.0
+
+    monitor, start = RichnessMonitor(PROBE, 1), networks(1)[0]
+    _fit(Later(copy.deepcopy(start), 1e-9, 1e-9, 1e-9), small_task(), 2, monitor)
+    assert monitor.table()["kernel_distance"].max() < 1e-6
+
+
+def test_a_layer_whose_rate_is_0_has_no_share_of_the_kernel():
+    monitor = RichnessMonitor(PROBE, 1)
+    _fit(Grouped(networks(1)[0], 0.0, 0.1, 0.1), small_task(), 2, monitor)
+    assert monitor.table()["kernel_share/layers.0"].max() < 1e-20
+    assert monitor.table()["delta_drift"].notna().all()
 
 
 class Branching(nn.Module):
