@@ -72,9 +72,10 @@ class HasMembers(Protocol):
 
 
 def _network_of(module: LightningModule) -> nn.Module:
-    """The network inside a user's LightningModule: its only child that owns all parameters, if there is one."""
+    """The network inside a user's LightningModule: its only child that owns all parameters and can be called, if there is one."""
     own = {id(parameter) for parameter in module.parameters()}
-    whole = [child for child in module.children() if {id(parameter) for parameter in child.parameters()} == own]
+    able = [child for child in module.children() if getattr(child.forward, "__func__", None) is not nn.Module.forward]
+    whole = [child for child in able if {id(parameter) for parameter in child.parameters()} == own]
     return whole[0] if len(whole) == 1 and own else module
 
 

@@ -148,6 +148,24 @@ class RichnessMonitor(Timed):
         super().load_state_dict(state_dict)
         self._references = state_dict["references"]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse what cannot be measured before the first update, then measure the start."""
+        if (view := next(views(pl_module), None)) is not None:
+            self._check_call(view.network)
+        super().on_train_start(trainer, pl_module)
+
+    def _check_call(self, network: nn.Module) -> None:
+        try:
+            with undisturbed(network):
+                network(as_input(network, self.probe))
+        except Exception as error:  # a network may raise anything on an input that is not meant for it
+            fix = "give a `probe` of inputs that it takes"
+            if isinstance(error, NotImplementedError):
+                fix = "give it a `forward`, or put the whole network into one child module"
+            said = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}; {fix}"
+            subject = f"`RichnessMonitor` cannot call `{type(network).__name__}` on its probe {tuple(self.probe.shape)}"
+            raise ParameterError(f"{subject}: {said}") from error
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs, batch, batch_idx: int) -> None:
         """One of the times, or a multiple of `every`; a member that has just been stopped is measured a last time."""
         if self.every is not None and trainer.global_step % self.every == 0:

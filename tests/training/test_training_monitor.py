@@ -329,6 +329,53 @@ def test_training_goes_on_where_the_network_takes_another_branch(when, measured)
     assert ("as many activations" in monitor.not_applicable.get("hamming_distance", "")) == bool(measured)
 
 
+class Pieces(Own):
+    """Without a `forward` and with the network in two children."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(6, 8).double())
+        self.other = nn.Linear(8, 1).double()
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.mse_loss(self.other(self.model(batch[0])), batch[1])
+
+
+def _refused(module, probe):
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(ParameterError) as caught:
+        _fit(module, small_task(), 2, RichnessMonitor(probe, [1]))
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_a_module_that_cannot_be_called_is_refused_before_the_first_update():
+    error = _refused(Pieces(), PROBE)
+    assert str(error).startswith("`RichnessMonitor` cannot call `Pieces` on its probe (12, 6): NotImplementedError: ")
+    assert str(error).endswith("; give it a `forward`, or put the whole network into one child module")
+    assert isinstance(error.__cause__, NotImplementedError)
+
+
+def test_a_probe_that_does_not_fit_is_refused_before_the_first_update():
+    error = _refused(Own(networks(1)[0]), torch.randn(256, 9))
+    assert str(error).startswith("`RichnessMonitor` cannot call `MLP` on its probe (256, 9): RuntimeError: mat1 and mat2 ")
+    assert str(error).endswith("; give a `probe` of inputs that it takes")
+    assert isinstance(error.__cause__, RuntimeError)
+
+
+def test_a_module_with_a_forward_over_a_list_of_layers_is_called_itself():
+    class Listed(Own):
+        def forward(self, x):
+            return self.model[1](self.model[0](x).relu())
+
+        def training_step(self, batch, batch_idx):
+            return nn.functional.mse_loss(self(batch[0]), batch[1])
+
+    monitor = RichnessMonitor(PROBE, 1)
+    _fit(Listed(nn.ModuleList([nn.Linear(6, 8), nn.Linear(8, 1)]).double()), small_task(), 1, monitor)
+    assert monitor.table()["kernel_distance"].iloc[-1] > 0
+
+
 def test_the_loss_adds_the_laws_of_its_softmax():
     class Classes(Own):
         def training_step(self, batch, batch_idx):
