@@ -66,7 +66,7 @@ class PredictionMonitor(Timed):
         train: the whole training set; updates must see it whole, under plain gradient descent on `loss`.
         loss: of the training; ½Σ‖f(x) − y‖² is what the theory is of.
         times: optimiser updates at which to look.
-        lr: base learning rate of every trial, by name, or one for all.
+        lr: base learning rate of every trial, by name, or one for all; of a user's own module that of its fastest parameter group.
 
     Raises:
         NotApplicable: another loss.

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from richlearn.schemes.multipliers import Multipliers
 from richlearn.tasks.base import Split
 
-_LEAST = 1e-30  # in place of a rate of 0: conservation laws divide by rates
-
 
 @dataclass(frozen=True)
 class Member:
@@ -89,7 +87,7 @@ def _rates(module: LightningModule, network: nn.Module) -> dict[str, float]:
     given = {id(parameter): group.get("initial_lr", group.get("lr")) for group in groups for parameter in group["params"]}
     rates = {name: float(given[id(each)] or 0.0) for name, each in network.named_parameters() if id(each) in given}
     largest = max(rates.values(), default=0.0)
-    return {name: max(rate / largest, _LEAST) for name, rate in rates.items()} if largest else {}
+    return {name: rate / largest for name, rate in rates.items()} if largest else {}
 
 
 def views(module: LightningModule) -> Iterator[View]:
