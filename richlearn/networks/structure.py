@@ -26,13 +26,16 @@ class Layer:
 class Pair:
     """Weights into and out of the same hidden units through an activation that is positively homogeneous of `degree`.
 
-    With rates η_w, η_a: δ_k = degree·η_w‖out_k‖² − η_a(‖in_k‖² + bias_k²) is conserved (Kunin et al. 2024, section 4).
+    Each row of the outgoing weight holds `outer` times all units: once, or for each position if units on the last axis were
+    flattened with positions before them. With rates η_w, η_a: δ_k = degree·η_w‖out_k‖² − η_a(‖in_k‖² + bias_k²) is
+    conserved (Kunin et al. 2024, section 4).
     """
 
     incoming: str
     bias: str | None
     outgoing: str
     degree: float = 1.0
+    outer: int = 1
 
     def squared_norms(self, parameters: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Per hidden unit ‖in_k‖² (its bias included) and ‖out_k‖², each of shape (units,)."""
@@ -41,10 +44,9 @@ class Pair:
             incoming = incoming + parameters[self.bias].square()
         return incoming, self.by_unit(parameters[self.outgoing], len(incoming)).square().sum((0, 2))
 
-    @staticmethod
-    def by_unit(outgoing: Tensor, units: int) -> Tensor:
-        """A view (outputs, units, rest) of the outgoing weight: a unit owns a column, or a block of them after a convolution."""
-        return outgoing.view(len(outgoing), units, -1)
+    def by_unit(self, outgoing: Tensor, units: int) -> Tensor:
+        """A view (outputs·outer, units, rest) of the outgoing weight: a unit owns columns, or blocks of them after a convolution."""
+        return outgoing.view(len(outgoing) * self.outer, units, -1)
 
 
 @dataclass(frozen=True)
@@ -111,18 +113,20 @@ def _declared(network: nn.Module, attribute: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _pair(space: Space) -> Pair | None:
+def _pair(space: Space, parameters: Mapping[str, Tensor]) -> Pair | None:
     """The pair that a space is, if one weight writes its units, one reads them, and each can be rescaled by itself."""
     if space.broken or space.norms or space.kind != "units" or len(space.incoming) != 1 or len(space.outgoing) != 1:
         return None
     (weight, *bias), out = space.incoming[0], space.outgoing[0]
     plain = weight.role == out.role == "weight" and weight.split[1] == 1 and out.split[0] == 1 and out.degree == 1
-    return Pair(weight.parameter, bias[0].parameter if bias else None, out.parameter) if plain else None
+    outer, rest = divmod(out.split[1], len(parameters[out.parameter]))  # 0 where the units are the rows, as of W in x @ W
+    return Pair(weight.parameter, bias[0].parameter if bias else None, out.parameter, outer=outer) if plain and outer and not rest else None
 
 
 def seen_pairs(network: nn.Module, sample_input: Tensor | None = None) -> tuple[Pair, ...]:
     """The homogeneous pairs that one forward pass shows; the conservation laws are read off the same spaces."""
-    found = (_pair(space) for space in find_spaces(network, sample_input).spaces)
+    parameters = dict(network.named_parameters())
+    found = (_pair(space, parameters) for space in find_spaces(network, sample_input).spaces)
     return tuple(pair for pair in found if pair is not None)
 
 

@@ -86,7 +86,8 @@ class LambdaBalanced(Scheme):
     def _dense(network: nn.Module, pair: Pair) -> tuple[Tensor, Tensor]:
         w, a = network.get_parameter(pair.incoming), network.get_parameter(pair.outgoing)
         if w.ndim != 2 or a.shape[1] != len(w):
-            raise NotApplicable(f"`lambda_balanced` needs two matrices, `{pair.incoming}` and `{pair.outgoing}` are convolutional")
+            names = f"`{pair.incoming}` and `{pair.outgoing}`"
+            raise NotApplicable(f"`lambda_balanced` needs two matrices, {names} are convolutional or have positions between them")
         return w, a
 
     def truths(self) -> Truths:

@@ -58,13 +58,13 @@ class Unbalanced(Scheme):
         units = len(weight)
         if self.symmetric and units % 2:
             raise NotApplicable(f"`unbalanced` copies half of the hidden units: it needs an even width, got {units}")
-        outgoing = pair.by_unit(readout, units).transpose(0, 1).flatten(1)
+        outgoing = pair.by_unit(readout, units)
         drawn = units // 2 if self.symmetric else units
         w = _unit_rows(drawn, weight[0].numel(), generator) * (self.tau / self.alpha)
-        a = _unit_rows(drawn, outgoing.shape[1], generator) * (self.tau * self.alpha)
+        a = _unit_rows(drawn, outgoing[:, 0].numel(), generator) * (self.tau * self.alpha)
         w, a = (torch.cat([w, w]), torch.cat([a, -a])) if self.symmetric else (w, a)
         weight.copy_(w.view_as(weight))
-        pair.by_unit(readout, units).copy_(a.view(units, len(readout), -1).transpose(0, 1))
+        outgoing.copy_(a.view(units, len(outgoing), -1).transpose(0, 1))
         zero(network, [*structure.biases, *(name for name in structure.readout if name != pair.outgoing)])
         return Multipliers()
 

@@ -41,7 +41,7 @@ def _directions(network: nn.Module) -> list[float]:
     pair = homogeneous_pairs(network)[0]
     named = dict(network.named_parameters())
     incoming, outgoing = named[pair.incoming].detach(), named[pair.outgoing].detach()
-    return (outgoing.norm(dim=0)[:, None] * incoming).flatten().tolist()
+    return (pair.by_unit(outgoing, len(incoming)).norm(dim=(0, 2))[:, None] * incoming.flatten(1)).flatten().tolist()
 
 
 @dataclass

@@ -7,6 +7,20 @@ from torch.func import functional_call, grad, jvp
 from richlearn.conservation import find_laws
 
 
+class ChannelsLast(nn.Module):
+    """(n, channel, …) → (n, …, channel)."""
+
+    def forward(self, x):
+        return x.movedim(1, -1)
+
+
+class Tokens(nn.Module):
+    """(n, …, token) → (n, …): the largest entry."""
+
+    def forward(self, x):
+        return x.argmax(-1)
+
+
 def generic(build, seed=0):
     """A float64 network at generic parameters: no zero bias, no unit gain, no two equal; norms without ε to speak of."""
     with torch.random.fork_rng(devices=[]):

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conservation_lab import counts, generic, inputs, lie_dimension, parameters_of
+from conservation_lab import ChannelsLast, Tokens, counts, generic, inputs, lie_dimension, parameters_of
 from torch import nn
 
 from richlearn.conservation import find_laws
@@ -59,6 +59,21 @@ def test_pooling_and_flatten_keep_the_law_of_a_channel():
         return nn.Sequential(nn.Conv1d(1, 2, 2), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(4, 1))
 
     assert counts(generic(build), inputs(30, 1, 5)) == (2, 2)
+
+
+_LAST = [
+    (lambda: [nn.Linear(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6, 1)], (40, 3, 2), 2),
+    (lambda: [nn.Linear(2, 2), nn.Flatten(), nn.Linear(6, 1)], (40, 3, 2), 3),
+    (lambda: [Tokens(), nn.Embedding(3, 2), nn.Flatten(), nn.Linear(6, 1)], (30, 3, 3), 3),
+    (lambda: [nn.Conv1d(1, 2, 2), nn.ReLU(), ChannelsLast(), nn.Flatten(), nn.Linear(6, 1)], (40, 1, 4), 2),
+    (lambda: [nn.Conv2d(1, 2, 2), nn.ReLU(), nn.Flatten(2), ChannelsLast(), nn.Flatten(), nn.Linear(8, 1)], (40, 1, 3, 3), 2),
+    (lambda: [nn.Linear(2, 2), nn.ReLU(), nn.Flatten(), nn.Unflatten(1, (4, 1)), nn.Conv1d(4, 1, 1), nn.Flatten()], (40, 2, 2), 2),
+]
+
+
+@pytest.mark.parametrize(("layers", "shape", "expected"), _LAST)
+def test_units_on_the_last_axis_keep_their_laws_where_positions_join_them(layers, shape, expected):
+    assert counts(generic(lambda: nn.Sequential(*layers())), inputs(*shape)) == (expected, expected)
 
 
 class _Residual(nn.Module):

@@ -132,6 +132,49 @@ def test_a_view_that_cuts_samples_mixes_units():
     assert len(find_laws(network, inputs(3, 1, 2))) == 1
 
 
+@pytest.mark.parametrize(
+    ("forward", "layer", "shape"),
+    [
+        (lambda net, x: net.b(net.a(x).flatten(1)[:, 2:6]), nn.Conv1d(1, 2, 1), (5, 1, 4)),  # unit 0 at positions 2, 3, unit 1 at 0, 1
+        (lambda net, x: net.b(net.a(x).flatten(1)[:, torch.tensor([1, 0, 2, 3])]), nn.Conv1d(1, 2, 1), (5, 1, 2)),
+        (lambda net, x: net.b(net.a(x).flatten(1)[:, [0, 3, 2, 5]]), nn.Linear(2, 2), (5, 3, 2)),
+    ],
+)
+def test_units_of_unlike_positions_are_not_mixed(forward, layer, shape):
+    network, x = generic(lambda: _Net(forward, a=layer, b=nn.Linear(4, 2))), inputs(*shape)
+    assert _kinds(network, x) == [("a → b", "rescaling", 2)]
+    assert check(network, find_laws(network, x), x) == []
+
+
+def test_the_order_of_flattened_units_counts():
+    last = _net(lambda net, x: net.b(net.a(x).flatten(1)), a=(2, 2), b=(6, 1))
+    first = _net(lambda net, x: net.b(net.a(x).mT.flatten(1)), a=(2, 2), b=(6, 1))
+    first.load_state_dict(last.state_dict())
+    laws, x = [find_laws(network, inputs(5, 3, 2)) for network in (last, first)], inputs(5, 3, 2)
+    assert [[(law.kind, law.count) for law in found] for found in laws] == [[("linear", 3)]] * 2
+    assert check(last, laws[0], x) == check(first, laws[1], x) == []
+    assert check(last, laws[1], x)
+    assert check(first, laws[0], x)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: net.b(net.a(x).flatten(1)[:, 1:5]),  # units 1, 0, 1, 0
+        lambda net, x: net.b(net.a(x).flatten(1).roll(1, -1)[:, :4]),
+        lambda net, x: net.b(net.a(x).flatten(1)[:, [0, 1, 1, 2]]),
+    ],
+)
+def test_units_in_another_order_have_no_law(forward):
+    assert find_laws(_net(forward, a=(2, 2), b=(4, 2)), inputs(4, 3, 2)).why.startswith("no units of `_Net` can be changed unseen")
+
+
+def test_a_batch_without_samples_shows_no_order_of_units():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Flatten(), nn.Linear(6, 1))
+    assert find_laws(network, torch.zeros(0, 3, 2)).why.endswith("those of `0` reach `flatten`")
+    assert find_laws(network, torch.zeros(1, 3, 2))
+
+
 def test_a_tied_weight_on_both_sides_leaves_no_law():
     network = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 4, bias=False))
     network[2].weight = network[0].weight

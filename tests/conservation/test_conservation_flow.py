@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from conservation_lab import descend, generic, inputs
+from conservation_lab import ChannelsLast, Tokens, descend, generic, inputs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -96,12 +96,32 @@ def encoders(draw):
     return (lambda: _Encoder(*options)), (4, 3, 2)
 
 
+@st.composite
+def units_last(draw):
+    """Units on the last axis, flattened with the positions before them, perhaps normalised, then a readout."""
+    activation, norm = draw(ACTIVATIONS), draw(st.sampled_from([nn.Identity, nn.LayerNorm, nn.RMSNorm, nn.BatchNorm1d]))
+    first, shape = draw(
+        st.sampled_from(
+            [
+                (lambda: [nn.Linear(2, 4)], (7, 3, 2)),
+                (lambda: [Tokens(), nn.Embedding(3, 4)], (7, 3, 3)),
+                (lambda: [nn.Conv1d(2, 4, 2), ChannelsLast()], (7, 2, 4)),
+            ]
+        )
+    )
+
+    def build():
+        return nn.Sequential(*first(), activation(), nn.Flatten(), _made(norm, 12), activation(), nn.Linear(12, 2))
+
+    return build, shape
+
+
 def _rates(network):
     return {name: (0.5, 1.0, 2.0)[i % 3] for i, (name, _) in enumerate(network.named_parameters())}
 
 
 @QUIET
-@given(st.one_of(fully_connected(), convolutional(), encoders()), st.integers(0, 3), st.booleans())
+@given(st.one_of(fully_connected(), convolutional(), encoders(), units_last()), st.integers(0, 3), st.booleans())
 def test_no_law_moves_along_the_flow_and_its_symmetry_is_unseen(case, seed, training):
     build, x = case[0], inputs(*case[1])
     network = generic(build, seed).train(training)
@@ -120,7 +140,7 @@ def _drifts(network, x, lr, steps):
 
 
 @settings(QUIET, max_examples=12)
-@given(st.one_of(fully_connected(), convolutional(), encoders()))
+@given(st.one_of(fully_connected(), convolutional(), encoders(), units_last()))
 def test_drift_over_a_fixed_time_falls_linearly_with_the_rate(case):
     build, x = case[0], inputs(*case[1])
     network = generic(build)

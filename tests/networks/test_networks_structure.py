@@ -97,6 +97,25 @@ def test_pooling_keeps_the_pair_and_groups_or_a_second_reader_leave_none():
     assert find(_TwoReaders(), torch.zeros(1, 3)).pairs == ()
 
 
+def test_units_behind_their_positions_own_a_column_for_each():
+    network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6, 1))
+    (pair,) = find(network, torch.zeros(1, 3, 2)).pairs
+    assert pair == Pair("0.weight", "0.bias", "3.weight", outer=3)
+    torch.testing.assert_close(pair.squared_norms(dict(network.named_parameters()))[1], network[3].weight.view(3, 2).square().sum(0))
+
+
+def test_a_weight_whose_rows_are_the_units_is_no_pairs_outgoing_one():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 4), nn.Parameter(torch.ones(4, 4))
+
+        def forward(self, x):
+            return self.first(x).relu() @ self.last
+
+    assert find(Network(), torch.zeros(1, 3)).pairs == ()
+
+
 def test_a_network_declares_what_cannot_be_seen():
     network = _Functional()
     network.homogeneous_pairs = [("fc1", "fc2")]

@@ -11,9 +11,9 @@ from richlearn.schemes import balanced as module
 from richlearn.schemes.balanced import balance
 
 
-def _imbalance(network):
+def _imbalance(network, x=None):
     parameters = {name: p.detach() for name, p in network.named_parameters()}
-    norms = [pair.squared_norms(parameters) for pair in find(network).pairs]
+    norms = [pair.squared_norms(parameters) for pair in find(network, x).pairs]
     return max(float(((out - into).abs() / (out + into)).max()) for into, out in norms)
 
 
@@ -42,6 +42,15 @@ def test_balanced_serves_convolutions():
     x = torch.randn(5, 1, 6, 6, dtype=torch.float64)
     assert _imbalance(network) < 1e-6
     torch.testing.assert_close(network(x), base(x), rtol=1e-10, atol=1e-12)
+
+
+def test_balanced_serves_units_behind_their_positions():
+    x, networks = torch.randn(5, 3, 2, dtype=torch.float64), []
+    for scheme in (Balanced(), Standard()):
+        networks.append(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)).double())
+        scheme.apply(networks[-1], torch.Generator().manual_seed(0), batch=x)
+    assert _imbalance(networks[0], x) < 1e-6 < 0.1 < _imbalance(networks[1], x)
+    torch.testing.assert_close(networks[0](x), networks[1](x), rtol=1e-10, atol=1e-12)
 
 
 def test_a_unit_without_outgoing_weight_is_left_alone():

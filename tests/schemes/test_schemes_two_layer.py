@@ -114,8 +114,23 @@ def test_lambda_balanced_names_its_bounds():
 
 def test_lambda_balanced_needs_matrices():
     network = nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4, 1))
-    with pytest.raises(NotApplicable, match=r"needs two matrices, `0.weight` and `3.weight` are convolutional"):
+    with pytest.raises(NotApplicable, match=r"needs two matrices, `0.weight` and `3.weight` are convolutional or"):
         LambdaBalanced(0.0).apply(network, torch.Generator())
+
+
+def test_lambda_balanced_needs_one_column_a_unit():
+    network = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6, 1))
+    with pytest.raises(NotApplicable, match=r"needs two matrices, .* or have positions between them"):
+        LambdaBalanced(0.0).apply(network, torch.Generator(), batch=torch.zeros(1, 3, 2))
+
+
+def test_unbalanced_serves_units_behind_their_positions():
+    network = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).double()
+    x = torch.randn(5, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    Unbalanced(0.5, -0.3).apply(network, torch.Generator().manual_seed(0), batch=x)
+    columns = network[3].weight.detach().view(2, 3, 4).square().sum((0, 1))
+    torch.testing.assert_close(columns - network[0].weight.detach().square().sum(1), torch.full((4,), -0.3, dtype=torch.float64))
+    assert network(x).abs().max() < 1e-12
 
 
 def test_without_symmetry_every_unit_is_its_own_and_any_width_serves():

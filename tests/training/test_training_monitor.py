@@ -20,6 +20,7 @@ from richlearn.kernels import empirical_ntk, kernel_alignment
 from richlearn.metrics import ActivationHammingDistance, ConservationLaws, ConservedQuantity, KernelDistance, ParameterDistance, conserved
 from richlearn.training import LossRecorder, Member, NetworkModule, Optimizer, RichnessMonitor
 from richlearn.training.members import views
+from richlearn.training.monitor import _directions
 
 SGD = Optimizer("sgd", lr=0.3)
 PROBE = torch.randn(12, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -243,6 +244,16 @@ def test_directions_are_readout_norm_times_weights():
     expected = torch.stack([network.layers[2].weight[:, k].norm() * network.layers[0].weight[k] for k in range(8)]).flatten().tolist()
     _fit(Own(network), small_task(), 1, monitor)
     assert monitor.rows[0]["directions"] == pytest.approx(expected)
+
+
+def test_directions_count_all_columns_of_a_unit():
+    class ChannelsLast(nn.Module):
+        def forward(self, x):
+            return x.mT
+
+    network = nn.Sequential(nn.Conv1d(1, 2, 2, bias=False), nn.ReLU(), ChannelsLast(), nn.Flatten(), nn.Linear(6, 1))
+    expected = network[4].weight.view(3, 2).norm(dim=0)[:, None] * network[0].weight[:, 0]
+    assert _directions(network) == pytest.approx(expected.flatten().tolist())
 
 
 def test_directions_of_a_network_without_units_are_refused():

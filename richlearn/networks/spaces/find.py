@@ -41,7 +41,7 @@ def _results(walk: Walk, output: object, softmax: bool) -> None:
     """The outputs are seen as they are; a softmax behind them does not see what is added to all."""
     for tensor in tensors(output):
         wire = walk.carried(tensor) or FIXED
-        walk.spoil(wire, "are the network's output", shift=not softmax or wire.repeat > 1 or wire.axis != -1)
+        walk.spoil(wire, "are the network's output", shift=not softmax or wire.copies > 1 or wire.axis != -1)
         walk.ledger.centre(wire, "softmax", 1, "everywhere")
 
 

@@ -17,14 +17,14 @@ def read(walk: Walk, value: Any, axis: int, reader: Term, dim: int, channels: in
         walk.ledger.unusable.setdefault(name, f"share a weight with the input of `{reader.parameter}`")
     units = walk.ledger.units(wire) if wire else 0
     groups, before, _, rest = reader.split
-    fits = wire is not None and units > 0 and wire.axis == axis and units * wire.repeat == channels and units % groups == 0
-    if not fits or wire is None or (groups > 1 and wire.repeat > 1):
+    fits = wire is not None and units > 0 and wire.axis == axis and units * wire.copies == channels and units % groups == 0
+    if not fits or wire is None or (groups > 1 and wire.copies > 1):
         walk.spoil(wire or FIXED, f"reach `{reader.parameter}` unevenly")
         walk.ledger.read(FIXED, reader, dim)
         return
     if groups > 1:
         walk.ledger.diagonal(wire)
-    split = (groups, before, units // groups, rest * wire.repeat)
+    split = (groups, before * wire.outer, units // groups, rest * wire.inner)
     walk.ledger.read(wire, Term(reader.parameter, split, reader.rows, role=reader.role), dim)
 
 
@@ -32,7 +32,7 @@ def written(walk: Walk, axis: int, terms: list[tuple[Term, int]], *, full: bool 
     """New units that these terms write."""
     space = walk.ledger.open(terms[0][0].units, full=full)
     walk.ledger.write(space, terms)
-    return Wire(axis, 1, ((space, 1.0),))
+    return Wire(axis, degrees=((space, 1.0),))
 
 
 def layer(walk: Walk, call: Call, axis: int, groups: int) -> Wire:
@@ -110,7 +110,7 @@ def _channelwise(walk: Walk, call: Call, batch_statistics: bool, parts: int) -> 
     x: Tensor = call.args[0]
     wire, axis = walk.carried(x) or FIXED, 1 - x.ndim
     units = walk.ledger.units(wire)
-    if not batch_statistics or wire.axis != axis or (parts and wire.repeat > 1):
+    if not batch_statistics or wire.axis != axis or (parts and wire.copies > 1):
         walk.spoil(wire, f"reach `{call.name}`" + ("" if batch_statistics else " with fixed statistics"))
     elif wire.degrees:
         walk.ledger.normalise(wire, call.name, parts or units)
@@ -146,7 +146,7 @@ def layer_norm(walk: Walk, call: Call) -> Wire:
     else:
         walk.ledger.normalise(wire, call.name, 1)
         if call.name == "layer_norm":
-            walk.ledger.centre(wire, call.name, 1, "everywhere" if axes == 1 and wire.repeat == 1 else "constant")
+            walk.ledger.centre(wire, call.name, 1, "everywhere" if axes == 1 and wire.copies == 1 else "constant")
         else:
             walk.ledger.spoil(space for space, _ in wire.degrees)
     return affine(walk, call, wire.axis if inside and wire.degrees else -axes, -axes)

@@ -9,14 +9,26 @@ from richlearn.networks.spaces.space import Reach, Role, Space, Term
 
 @dataclass(frozen=True)
 class Wire:
-    """What a tensor carries: along `axis` (counted from the end) `repeat` entries of each unit of the spaces in `degrees`.
+    """What a tensor carries: entry (o·units + k)·inner + i along `axis` (counted from the end), o < `outer`, belongs to unit k.
 
-    A tensor scales with the power `degree` of each of its spaces. Without spaces it depends on the inputs all the same.
+    A tensor scales with the power `degree` of each of the spaces in `degrees`. Without spaces it depends on the inputs all
+    the same.
     """
 
     axis: int = -1
-    repeat: int = 1
+    outer: int = 1
+    inner: int = 1
     degrees: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def copies(self) -> int:
+        """Entries along `axis` of each unit."""
+        return self.outer * self.inner
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where the units lie."""
+        return self.axis, self.outer, self.inner
 
 
 FIXED = Wire()
@@ -149,7 +161,7 @@ class Ledger:
     def unify(self, left: Wire, right: Wire) -> bool:
         """Both wires carry the same units from now on; False, and nothing done, if they cannot."""
         one, two = self.same(left), self.same(right)
-        if (left.axis, left.repeat, self.units(left)) != (right.axis, right.repeat, self.units(right)):
+        if (*left.place, self.units(left)) != (*right.place, self.units(right)):
             return False
         if one != two:
             if len(one) != 1 or len(two) != 1 or one[0][1] != two[0][1]:

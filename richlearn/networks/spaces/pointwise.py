@@ -1,5 +1,6 @@
 """What activations, sums, products, pooling and rearrangements do to the units that pass through them."""
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -55,14 +56,14 @@ def power(walk: Walk, call: Call) -> Wire:
     if wire is None or not isinstance(exponent, int | float) or exponent <= 0:
         return walk.unknown(call)
     walk.ledger.diagonal(wire)
-    return Wire(wire.axis, wire.repeat, tuple((space, degree * exponent) for space, degree in wire.degrees))
+    return replace(wire, degrees=tuple((space, degree * exponent) for space, degree in wire.degrees))
 
 
 @operation("softmax", "log_softmax")
 def softmax(walk: Walk, call: Call) -> Wire:
     """Over the units: what is added to all of them is not seen, their scale is."""
     wire, axis = walk.carried(call.args[0]), call.get(1, "dim")
-    if wire is None or not wire.degrees or axis not in (wire.axis, wire.axis + call.args[0].ndim) or wire.repeat > 1:
+    if wire is None or not wire.degrees or axis not in (wire.axis, wire.axis + call.args[0].ndim) or wire.copies > 1:
         return walk.unknown(call)
     walk.spoil(wire, f"reach `{call.name}`", shift=False)
     walk.ledger.centre(wire, "softmax", 1, "everywhere")
@@ -97,23 +98,23 @@ def _gain(walk: Walk, wire: Wire, value: Tensor) -> Wire | None:
     """A parameter that multiplies units, one factor an entry; None if it is no such thing."""
     name, units = str(walk.name(value)), walk.ledger.units(wire)
     axis = wire.axis if wire.degrees else -1
-    if value.ndim < -axis or value.shape[axis] != value.numel() or (wire.degrees and value.numel() != units * wire.repeat):
+    if value.ndim < -axis or value.shape[axis] != value.numel() or (wire.degrees and value.numel() != units * wire.copies):
         return None
     walk.ledger.use(name, "factor")
     if wire.degrees:
         walk.ledger.diagonal(wire)
-    walk.ledger.read(wire, Term(name, (1, 1, units, wire.repeat), role="gain"), -2)
+    walk.ledger.read(wire, Term(name, (1, wire.outer, units, wire.inner), role="gain"), -2)
     return written(walk, axis, [(Term(name, (1, 1, value.numel(), 1), role="gain"), 0)], full=False)
 
 
 def _joint(walk: Walk, left: Wire, right: Wire) -> Wire | None:
     """The product of two sets of units, entry by entry."""
-    if (left.axis, left.repeat, walk.ledger.units(left)) != (right.axis, right.repeat, walk.ledger.units(right)):
+    if (*left.place, walk.ledger.units(left)) != (*right.place, walk.ledger.units(right)):
         return None
     for wire in (left, right):
         walk.ledger.diagonal(wire)
-    both = Wire(left.axis, left.repeat, left.degrees + right.degrees)
-    return Wire(left.axis, left.repeat, walk.ledger.same(both))
+    both = replace(left, degrees=left.degrees + right.degrees)
+    return replace(left, degrees=walk.ledger.same(both))
 
 
 @operation("mul", "multiply")
@@ -182,19 +183,35 @@ def interpolate(walk: Walk, call: Call) -> Wire:
 
 def _labels(walk: Walk, wire: Wire, like: Tensor) -> Tensor:
     """An array of the shape of `like` in which every entry holds the index of its unit."""
-    line = torch.arange(walk.ledger.units(wire), device=like.device).repeat_interleave(wire.repeat)
+    line = torch.arange(walk.ledger.units(wire), device=like.device).repeat_interleave(wire.inner).repeat(wire.outer)
     return line.view(-1, *[1] * (-wire.axis - 1)).expand(like.shape).contiguous()
 
 
 def _placed(walk: Walk, labels: Tensor, wire: Wire) -> Wire | None:
     """Where the units lie now, read off their labels."""
     units = walk.ledger.units(wire)
-    for axis in range(-1, -labels.ndim - 1, -1):
-        repeat, rest = divmod(labels.shape[axis], units)
-        placed = Wire(axis, repeat, wire.degrees)
-        if not rest and repeat and torch.equal(labels, _labels(walk, placed, labels)):
+    for axis in range(-1, -labels.ndim - 1, -1) if labels.numel() else ():  # without samples every order looks right
+        line = labels.movedim(axis, 0).flatten(1)[:, 0]
+        inner = max(1, int((line == 0).cumprod(0).sum()))
+        outer, rest = divmod(len(line), units * inner)
+        placed = replace(wire, axis=axis, outer=outer, inner=inner)
+        if not rest and torch.equal(labels, _labels(walk, placed, labels)):
             return placed
     return None
+
+
+def _places(walk: Walk, wire: Wire, like: Tensor) -> Tensor:
+    """An array of the shape of `like` in which the entries of all units at one place hold the index of that place."""
+    units, axis = walk.ledger.units(wire), like.ndim + wire.axis
+    before, after = like.shape[:axis], like.shape[axis + 1 :]
+    places = torch.arange(like.numel() // units, device=like.device).view(*before, wire.outer, 1, wire.inner, *after)
+    return places.expand(*before, wire.outer, units, wire.inner, *after).reshape(like.shape).contiguous()
+
+
+def _together(walk: Walk, wire: Wire, places: Tensor) -> bool:
+    """Whether the units still lie beside others of their place, as mixing or adding to all of them asks for."""
+    split = places.unflatten(wire.axis, (wire.outer, walk.ledger.units(wire), wire.inner))
+    return bool((split == split.narrow(wire.axis - 1, 0, 1)).all())
 
 
 def _moved(walk: Walk, call: Call, wires: list[Wire], outcomes: list[list[Tensor]]) -> list[Wire] | Wire:
@@ -203,7 +220,7 @@ def _moved(walk: Walk, call: Call, wires: list[Wire], outcomes: list[list[Tensor
     if any(wire is None for outcome in found for wire in outcome) or any(outcome != found[0] for outcome in found):
         return walk.unknown(call)
     placed = [wire for wire in found[0] if wire is not None]
-    if any(wire.repeat != 1 for wire in (*placed, *wires)):
+    if any(wire.copies != 1 for wire in (*placed, *wires)):
         walk.ledger.spoil(space for space, _ in wires[0].degrees)
     return placed
 
@@ -222,8 +239,13 @@ def rearrange(walk: Walk, call: Call) -> list[Wire] | Wire:
     wire = None if others else wire_of(walk, call.args[0])
     if wire is None or not wire.degrees:
         return walk.unknown(call)
-    labels = _labels(walk, wire, call.args[0])
-    return _moved(walk, call, [wire], [list(tensors(call.func(labels, *call.args[1:], **call.kwargs)))])
+    labels, places = (
+        list(tensors(call.func(array(walk, wire, call.args[0]), *call.args[1:], **call.kwargs))) for array in (_labels, _places)
+    )
+    moved = _moved(walk, call, [wire], [labels])
+    if isinstance(moved, list) and not all(_together(walk, *pair) for pair in zip(moved, places, strict=True)):
+        walk.ledger.diagonal(wire)
+    return moved
 
 
 @operation("cat", "concat", "concatenate", "stack")

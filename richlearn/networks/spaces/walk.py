@@ -101,7 +101,7 @@ class Walk(TorchFunctionMode):
 
     def tag(self, tensor: Tensor, wire: Wire) -> None:
         """From now on `tensor` carries `wire` (the tensor is kept, so that its id stays its own)."""
-        fits = not wire.degrees or (-wire.axis <= tensor.ndim and tensor.shape[wire.axis] == self.ledger.units(wire) * wire.repeat)
+        fits = not wire.degrees or (-wire.axis <= tensor.ndim and tensor.shape[wire.axis] == self.ledger.units(wire) * wire.copies)
         if not fits:
             self.spoil(wire, "lose their place")
         self._tags[id(tensor)] = (tensor, wire if fits else FIXED)
