@@ -118,7 +118,7 @@ def _pair(space: Space, parameters: Mapping[str, Tensor]) -> Pair | None:
     if space.broken or space.norms or space.kind != "units" or len(space.incoming) != 1 or len(space.outgoing) != 1:
         return None
     (weight, *bias), out = space.incoming[0], space.outgoing[0]
-    plain = weight.role == out.role == "weight" and weight.split[1] == 1 and out.split[0] == 1 and out.degree == 1
+    plain = weight.role == out.role == "weight" and weight.split[1] == 1 and out.split[0] == 1 and out.degree == 1 and out.part is None
     outer, rest = divmod(out.split[1], len(parameters[out.parameter]))  # 0 where the units are the rows, as of W in x @ W
     return Pair(weight.parameter, bias[0].parameter if bias else None, out.parameter, outer=outer) if plain and outer and not rest else None
 

@@ -14,6 +14,17 @@ class ChannelsLast(nn.Module):
         return x.movedim(1, -1)
 
 
+class Beside(nn.Module):
+    """Results of branches on the same input, side by side along `dim`."""
+
+    def __init__(self, *branches, dim=-1):
+        super().__init__()
+        self.branches, self.dim = nn.ModuleList(branches), dim
+
+    def forward(self, x):
+        return torch.cat([branch(x) for branch in self.branches], self.dim)
+
+
 class Tokens(nn.Module):
     """(n, …, token) → (n, …): the largest entry."""
 

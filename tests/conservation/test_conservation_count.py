@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conservation_lab import ChannelsLast, Tokens, counts, generic, inputs, lie_dimension, parameters_of
+from conservation_lab import Beside, ChannelsLast, Tokens, counts, generic, inputs, lie_dimension, parameters_of
 from torch import nn
 
 from richlearn.conservation import find_laws
@@ -76,6 +76,27 @@ def test_units_on_the_last_axis_keep_their_laws_where_positions_join_them(layers
     assert counts(generic(lambda: nn.Sequential(*layers())), inputs(*shape)) == (expected, expected)
 
 
+def _dense():
+    """c([h; b(h)]), h = a(x): what one unit reads beside it."""
+    return [nn.Linear(2, 2, bias=False), nn.ReLU(), Beside(nn.Identity(), nn.Sequential(nn.Linear(2, 1), nn.ReLU())), nn.Linear(3, 1)]
+
+
+_BESIDE = [
+    (lambda: [Beside(nn.Linear(2, 1), nn.Linear(2, 2)), nn.ReLU(), nn.Linear(3, 1)], (40, 2), 3),
+    (lambda: [Beside(nn.Linear(2, 2), nn.Linear(2, 2)), nn.ReLU(), nn.Linear(4, 1)], (40, 2), 4),
+    (_dense, (40, 2), 3),
+    (lambda: [Beside(nn.Conv1d(1, 2, 2), nn.Conv1d(1, 1, 2), dim=1), nn.ReLU(), nn.Flatten(), nn.Linear(9, 1)], (50, 1, 4), 3),
+    (lambda: [Beside(nn.Linear(2, 1), nn.Linear(2, 2)), nn.ReLU(), nn.Flatten(), nn.Linear(6, 1)], (50, 2, 2), 3),
+    (lambda: [Beside(nn.Conv1d(1, 1, 2), nn.Conv1d(1, 2, 2), dim=1), nn.ReLU(), nn.Conv1d(3, 1, 2), nn.Flatten()], (40, 1, 4), 3),
+]
+
+
+@pytest.mark.parametrize(("layers", "shape", "expected"), _BESIDE)
+def test_units_side_by_side_keep_their_laws(layers, shape, expected):
+    x = 3 * inputs(*shape)  # so that every unit is active on some and silent on some: else there are more laws, of these data
+    assert counts(generic(lambda: nn.Sequential(*layers())), x) == (expected, expected)
+
+
 class _Residual(nn.Module):
     def __init__(self):
         super().__init__()
@@ -88,6 +109,36 @@ class _Residual(nn.Module):
 def test_a_residual_block_has_the_laws_of_its_branch():
     network = generic(_Residual)
     assert counts(network, inputs(40, 2)) == counts(network.block, inputs(40, 2)) == (2, 2)
+
+
+class _Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def test_raw_inputs_beside_units_leave_these_their_laws():
+    network = generic(lambda: nn.Sequential(Beside(nn.Identity(), nn.Sequential(nn.Linear(2, 2), nn.ReLU())), nn.Linear(4, 1)))
+    assert counts(network, inputs(40, 2)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        nn.Threshold(0, 0),
+        lambda x: torch.threshold(x, 0.0, 0.0),
+        lambda x: torch.maximum(x, torch.zeros_like(x)),
+        lambda x: x.minimum(x.new_zeros(())),
+        lambda x: x.clip(min=0),
+        lambda x: x.clamp(max=0),
+        lambda x: x.clamp_max(0),
+    ],
+)
+def test_whatever_cuts_at_zero_is_homogeneous(function):
+    assert counts(generic(lambda: nn.Sequential(nn.Linear(2, 2), _Function(function), nn.Linear(2, 1))), inputs(40, 2)) == (2, 2)
 
 
 class _Attention(nn.Module):

@@ -93,6 +93,8 @@ def test_a_linear_skip_of_the_stream_joins_all_that_write_it():
         (nn.Hardtanh(), "reach `hardtanh`"),
         (nn.ReLU6(), "reach `hardtanh`"),
         (nn.Softmax(0), "reach `softmax`"),
+        (nn.Threshold(0, 1), "reach `_threshold`"),
+        (nn.Threshold(0.1, 0), "reach `_threshold`"),
     ],
 )
 def test_an_activation_that_is_not_homogeneous_leaves_no_law(activation, reason):
@@ -173,6 +175,95 @@ def test_a_batch_without_samples_shows_no_order_of_units():
     network = nn.Sequential(nn.Linear(2, 2), nn.Flatten(), nn.Linear(6, 1))
     assert find_laws(network, torch.zeros(0, 3, 2)).why.endswith("those of `0` reach `flatten`")
     assert find_laws(network, torch.zeros(1, 3, 2))
+
+
+def test_linear_branches_side_by_side_have_a_matrix_each():
+    network = _net(lambda net, x: net.c(torch.cat([net.a(x), net.b(x.abs())], -1)), a=(2, 1), b=(2, 2), c=(3, 2))
+    assert _kinds(network, inputs(5, 2)) == [("a → c", "linear", 1), ("b → c", "linear", 3)]
+    law, c = find_laws(network, inputs(5, 2))[1], network.c.weight[:, 1:]
+    rows = torch.cat([network.b.weight, network.b.bias[:, None]], 1)
+    torch.testing.assert_close(law.value(parameters_of(network))[0], (c.T @ c - rows @ rows.T).detach())
+    assert check(network, find_laws(network, inputs(5, 2)), inputs(5, 2)) == []
+
+
+def test_units_that_are_twice_beside_themselves_are_read_twice():
+    network = _net(lambda net, x: net.b(torch.cat([(h := net.a(x).relu()), h], -1)), a=(3, 2), b=(4, 2))
+    (law,) = laws = find_laws(network, inputs(5, 3))
+    assert len(law.outgoing) == 2
+    assert check(network, laws, inputs(5, 3)) == []
+
+
+@pytest.mark.parametrize(
+    ("forward", "names"),
+    [
+        (
+            lambda net, x: (
+                net.c(torch.cat([net.a(x).relu(), net.b(x).relu()], -1)) + net.c(torch.cat([net.b(x).abs(), net.a(x).abs()], -1))
+            ),
+            1,
+        ),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), net.b(x).relu()], -1).mul(2) + torch.cat([net.b(x), net.a(x)], -1).relu()), 1),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), net.b(x).relu()], -1) * torch.cat([net.b(x), net.b(-x)], -1).relu()), 2),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), net.b(x).relu() ** 2], -1)), 2),
+        (lambda net, x: net.c(torch.stack([net.a(x).relu(), net.b(x).relu()], -1).flatten(1)), 1),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), net.b(x).tanh()], -1)), 1),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), x[:, :2]], -1)), 1),
+        (lambda net, x: net.c(torch.cat([torch.ones(len(x), 2, dtype=x.dtype), net.a(x).relu()], -1)), 1),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), x[:, :2]], 0).repeat(1, 2)), 0),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), net.b(x).relu()], 0).repeat(1, 2)), 1),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), x[:, :1].sum(-1, True), x[:, :1]], -1) + x[:, :1]), 0),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), net.b(x).relu()], -1).flip(-1)), 0),
+        (lambda net, x: net.c(torch.cat([net.a(x).relu(), net.b(x).relu()], -1).softmax(-1)), 0),
+    ],
+)
+def test_units_side_by_side_that_meet_others_have_what_is_left(forward, names):
+    network, x = _net(forward, a=(3, 2), b=(3, 2), c=(4, 2)), inputs(5, 3)
+    laws = find_laws(network, x)
+    assert len(laws) == names
+    assert check(network, laws, x) == []
+
+
+@pytest.mark.parametrize(
+    "cut", [lambda net, x: torch.maximum(x, net.floor), lambda net, x: x.clamp(net.floor), lambda net, x: x.maximum(-x)]
+)
+@pytest.mark.parametrize("floor", [torch.zeros(2), nn.Parameter(torch.zeros(2))])
+def test_zeros_that_may_move_are_no_zeros(cut, floor):
+    network = _Net(lambda net, x: net.b(cut(net, net.a(x))), a=nn.Linear(3, 2), b=nn.Linear(2, 2))
+    network.register_parameter("floor", floor) if isinstance(floor, nn.Parameter) else network.register_buffer("floor", floor)
+    assert find_laws(network, torch.ones(5, 3)).why.startswith("no units of `_Net` can be changed unseen: those of `a` reach `")
+
+
+def test_classes_side_by_side_have_no_softmax_shift_of_their_own():
+    network = _net(lambda net, x: torch.cat([net.a(x), net.b(x)], -1), a=(3, 2), b=(3, 2))
+    assert len(find_laws(network, inputs(5, 3), loss="cross_entropy")) == 0
+
+
+def test_a_layer_that_reads_other_parts_again_leaves_no_law():
+    def forward(net, x):
+        return net.e(torch.cat([net.a(x), net.b(x)], -1).relu()) + net.e(torch.cat([net.c(x), net.d(x)], -1).relu())
+
+    network = _net(forward, a=(3, 1), b=(3, 2), c=(3, 2), d=(3, 1), e=(3, 2))
+    assert find_laws(network, inputs(5, 3)).why.endswith("those of `a` share a weight with another layer")
+
+
+@pytest.mark.parametrize(
+    ("norm", "kinds"),
+    [
+        (nn.BatchNorm1d(4), ["scale_invariance", "shift_invariance"] * 2 + ["rescaling"]),
+        (nn.LayerNorm(4), ["rescaling"]),
+        (nn.GroupNorm(2, 4), ["rescaling"]),
+    ],
+)
+def test_a_norm_of_units_side_by_side_keeps_what_it_takes_of_each(norm, kinds):
+    network = generic(
+        lambda: _Net(
+            lambda net, x: net.c(net.norm(torch.cat([net.a(x), net.b(x)], -1)).relu()),
+            **{"a": nn.Linear(3, 1), "b": nn.Linear(3, 3), "norm": norm, "c": nn.Linear(4, 2)},
+        )
+    )
+    laws = find_laws(network, inputs(6, 3))
+    assert [law.kind for law in laws] == kinds
+    assert check(network, laws, inputs(6, 3)) == []
 
 
 def test_a_tied_weight_on_both_sides_leaves_no_law():

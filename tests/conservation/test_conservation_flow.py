@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from conservation_lab import ChannelsLast, Tokens, descend, generic, inputs
+from conservation_lab import Beside, ChannelsLast, Tokens, descend, generic, inputs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -116,12 +116,33 @@ def units_last(draw):
     return build, shape
 
 
+@st.composite
+def side_by_side(draw):
+    """Branches beside each other, of layers or convolutions, perhaps normalised, then a readout."""
+    widths, activation = draw(st.lists(st.integers(1, 3), min_size=2, max_size=3)), draw(ACTIVATIONS)
+    norm, deep, bias = draw(st.sampled_from([nn.Identity, nn.LayerNorm, nn.BatchNorm1d])), draw(st.booleans()), draw(st.booleans())
+    flat = draw(st.booleans())
+
+    def build():
+        total = sum(widths)
+        if flat:  # (n, 2, 3): the same layers at two positions
+            row = [Beside(*(nn.Linear(3, width, bias=bias) for width in widths)), activation(), nn.Flatten()]
+        else:
+            row = [nn.Flatten(), Beside(*(nn.Linear(6, width, bias=bias) for width in widths)), activation()]
+        total *= 2 if flat else 1
+        inside = nn.Sequential(nn.Linear(total, 2, bias=bias), activation())
+        row += [_made(norm, total), Beside(nn.Identity(), inside) if deep else nn.Identity()]
+        return nn.Sequential(*row, nn.Linear(total + 2 * deep, 2))
+
+    return build, (7, 2, 3)
+
+
 def _rates(network):
     return {name: (0.5, 1.0, 2.0)[i % 3] for i, (name, _) in enumerate(network.named_parameters())}
 
 
 @QUIET
-@given(st.one_of(fully_connected(), convolutional(), encoders(), units_last()), st.integers(0, 3), st.booleans())
+@given(st.one_of(fully_connected(), convolutional(), encoders(), units_last(), side_by_side()), st.integers(0, 3), st.booleans())
 def test_no_law_moves_along_the_flow_and_its_symmetry_is_unseen(case, seed, training):
     build, x = case[0], inputs(*case[1])
     network = generic(build, seed).train(training)
@@ -140,7 +161,7 @@ def _drifts(network, x, lr, steps):
 
 
 @settings(QUIET, max_examples=12)
-@given(st.one_of(fully_connected(), convolutional(), encoders(), units_last()))
+@given(st.one_of(fully_connected(), convolutional(), encoders(), units_last(), side_by_side()))
 def test_drift_over_a_fixed_time_falls_linearly_with_the_rate(case):
     build, x = case[0], inputs(*case[1])
     network = generic(build)

@@ -104,6 +104,18 @@ def test_units_behind_their_positions_own_a_column_for_each():
     torch.testing.assert_close(pair.squared_norms(dict(network.named_parameters()))[1], network[3].weight.view(3, 2).square().sum(0))
 
 
+def test_a_weight_that_reads_two_layers_side_by_side_is_in_no_pair():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(3, 2), nn.Linear(3, 2), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return self.c(torch.cat([self.a(x), self.b(x)], -1).relu())
+
+    assert find(Network(), torch.zeros(1, 3)).pairs == ()
+
+
 def test_a_weight_whose_rows_are_the_units_is_no_pairs_outgoing_one():
     class Network(nn.Module):
         def __init__(self):

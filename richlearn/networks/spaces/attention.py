@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from richlearn.networks.spaces.layers import read, written
-from richlearn.networks.spaces.ledger import FIXED, Wire, term
+from richlearn.networks.spaces.ledger import FIXED, Wire, carrying, term
 from richlearn.networks.spaces.space import Term
 from richlearn.networks.spaces.walk import Call, Walk, operation
 
@@ -47,7 +47,7 @@ def _heads(walk: Walk, given: Given, width: int) -> None:
         space = ledger.open(width, kind=kind, heads=given("num_heads"))
         ledger.write(space, _inside(walk, given, width, side))
         for reader, dim in reading:
-            ledger.read(Wire(degrees=((space, 1.0),)), reader, dim)
+            ledger.read(carrying(space), reader, dim)
 
 
 def _key_bias(walk: Walk, given: Given, width: int) -> None:

@@ -41,7 +41,7 @@ def _results(walk: Walk, output: object, softmax: bool) -> None:
     """The outputs are seen as they are; a softmax behind them does not see what is added to all."""
     for tensor in tensors(output):
         wire = walk.carried(tensor) or FIXED
-        walk.spoil(wire, "are the network's output", shift=not softmax or wire.copies > 1 or wire.axis != -1)
+        walk.spoil(wire, "are the network's output", shift=not softmax or not wire.plain or wire.axis != -1)
         walk.ledger.centre(wire, "softmax", 1, "everywhere")
 
 
@@ -51,7 +51,7 @@ def _watched(network: nn.Module, sample: Tensor, softmax: bool) -> Spaces:
     trained = {name for name, p in network.named_parameters() if p.requires_grad}
     reference = next(iter(parameters.values()))
     sample = sample.detach().to(reference.device, reference.dtype if sample.is_floating_point() else sample.dtype)
-    walk = Walk(parameters)
+    walk = Walk(parameters, buffers)
     walk.tag(sample, Wire())
     with torch.enable_grad(), torch.random.fork_rng(devices=[]), walk:
         output = functional_call(network, (parameters, buffers), (sample,))

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from richlearn.networks.spaces.ledger import FIXED, Wire, term
+from richlearn.networks.spaces.ledger import FIXED, Wire, carrying, term
 from richlearn.networks.spaces.space import Role, Term
 from richlearn.networks.spaces.walk import Call, Walk, operation
 
@@ -18,7 +18,7 @@ def read(walk: Walk, value: Any, axis: int, reader: Term, dim: int, channels: in
     units = walk.ledger.units(wire) if wire else 0
     groups, before, _, rest = reader.split
     fits = wire is not None and units > 0 and wire.axis == axis and units * wire.copies == channels and units % groups == 0
-    if not fits or wire is None or (groups > 1 and wire.copies > 1):
+    if not fits or wire is None or (groups > 1 and not wire.plain):
         walk.spoil(wire or FIXED, f"reach `{reader.parameter}` unevenly")
         walk.ledger.read(FIXED, reader, dim)
         return
@@ -32,7 +32,7 @@ def written(walk: Walk, axis: int, terms: list[tuple[Term, int]], *, full: bool 
     """New units that these terms write."""
     space = walk.ledger.open(terms[0][0].units, full=full)
     walk.ledger.write(space, terms)
-    return Wire(axis, degrees=((space, 1.0),))
+    return carrying(space, axis)
 
 
 def layer(walk: Walk, call: Call, axis: int, groups: int) -> Wire:
@@ -109,12 +109,11 @@ def _channelwise(walk: Walk, call: Call, batch_statistics: bool, parts: int) -> 
     """A normalisation of the channels (axis 1), in `parts` blocks (0: each by itself)."""
     x: Tensor = call.args[0]
     wire, axis = walk.carried(x) or FIXED, 1 - x.ndim
-    units = walk.ledger.units(wire)
-    if not batch_statistics or wire.axis != axis or (parts and wire.copies > 1):
+    if not batch_statistics or wire.axis != axis or (parts and not wire.plain):
         walk.spoil(wire, f"reach `{call.name}`" + ("" if batch_statistics else " with fixed statistics"))
     elif wire.degrees:
-        walk.ledger.normalise(wire, call.name, parts or units)
-        walk.ledger.centre(wire, call.name, parts or units, "everywhere" if parts and x.ndim == 2 else "constant")
+        walk.ledger.normalise(wire, call.name, parts)
+        walk.ledger.centre(wire, call.name, parts, "everywhere" if parts and x.ndim == 2 else "constant")
     return affine(walk, call, axis, axis)
 
 
@@ -140,7 +139,7 @@ def group_norm(walk: Walk, call: Call) -> Wire:
 def layer_norm(walk: Walk, call: Call) -> Wire:
     """The last axes of each sample are scaled, and centred by layer norm."""
     wire, axes = walk.carried(call.args[0]) or FIXED, len(call.get(1, "normalized_shape"))
-    inside = -wire.axis <= axes
+    inside = -wire.axis <= axes and len(wire.parts) <= 1
     if not inside:
         walk.spoil(wire, f"reach `{call.name}`")
     else:

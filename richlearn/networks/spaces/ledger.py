@@ -2,23 +2,36 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, chain, pairwise
 from math import gcd
 
 from richlearn.networks.spaces.space import Reach, Role, Space, Term
+
+Powers = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
 class Wire:
     """What a tensor carries: entry (o·units + k)·inner + i along `axis` (counted from the end), o < `outer`, belongs to unit k.
 
-    A tensor scales with the power `degree` of each of the spaces in `degrees`. Without spaces it depends on the inputs all
-    the same.
+    The units are those of all `parts`, side by side; one part scales with the power `degree` of each of its spaces, which
+    have equally many units. Without parts a tensor depends on the inputs all the same.
     """
 
     axis: int = -1
     outer: int = 1
     inner: int = 1
-    degrees: tuple[tuple[int, float], ...] = ()
+    parts: tuple[Powers, ...] = ()
+
+    @property
+    def degrees(self) -> Powers:
+        """Spaces and degrees of all parts."""
+        return tuple(chain.from_iterable(self.parts))
+
+    @property
+    def plain(self) -> bool:
+        """Whether `axis` counts the units of one part."""
+        return self.copies == 1 and len(self.parts) <= 1
 
     @property
     def copies(self) -> int:
@@ -29,6 +42,11 @@ class Wire:
     def place(self) -> tuple[int, int, int]:
         """Where the units lie."""
         return self.axis, self.outer, self.inner
+
+
+def carrying(space: int, axis: int = -1) -> Wire:
+    """The units of one space."""
+    return Wire(axis, parts=(((space, 1.0),),))
 
 
 FIXED = Wire()
@@ -91,7 +109,7 @@ class Ledger:
     def __init__(self) -> None:
         self._drafts: list[Draft] = []
         self._parents: list[int] = []
-        self._claims: dict[tuple[str, tuple[int, int] | None, int], tuple[bool, tuple, tuple[tuple[int, float], ...]]] = {}
+        self._claims: dict[tuple[str, tuple[int, int] | None, int], tuple[tuple, tuple[Powers, ...]]] = {}
         self._uses: dict[tuple[str, tuple[int, int] | None], str] = {}
         self.unusable: dict[str, str] = {}
 
@@ -131,7 +149,7 @@ class Ledger:
         self.spoil((space for space, _ in wire.degrees), shift=shift)
 
     def normalise(self, wire: Wire, name: str, parts: int) -> None:
-        """A normalisation undoes any scaling of `parts` blocks of the units."""
+        """A normalisation undoes any scaling of `parts` blocks of the units (0: of each by itself)."""
         for space, _ in wire.degrees:
             draft = self.draft(space)
             draft.full = False
@@ -139,33 +157,41 @@ class Ledger:
             draft.norms.append(name)
 
     def centre(self, wire: Wire, name: str, blocks: int, reach: Reach) -> None:
-        """What is added to all units of a block goes unseen."""
-        for space, degree in wire.degrees:
-            draft = self.draft(space)
-            draft.centred = gcd(draft.centred, blocks)
-            draft.centres.append(name)
-            draft.reach = "constant" if "constant" in (draft.reach, reach) else "everywhere"
-            draft.seen |= degree != 1 or len(wire.degrees) > 1
+        """What is added to all units of a block goes unseen (blocks = 0: of each by itself)."""
+        for part in wire.parts:
+            for space, degree in part:
+                draft = self.draft(space)
+                draft.centred = gcd(draft.centred, blocks or draft.units)
+                draft.centres.append(name)
+                draft.reach = "constant" if "constant" in (draft.reach, reach) else "everywhere"
+                draft.seen |= degree != 1 or len(part) > 1
 
-    def same(self, wire: Wire) -> tuple[tuple[int, float], ...]:
-        """The wire's spaces as they are now."""
-        powers: dict[int, float] = {}
-        for space, degree in wire.degrees:
-            powers[self._root(space)] = powers.get(self._root(space), 0.0) + degree
-        return tuple(sorted(powers.items()))
+    def same(self, wire: Wire) -> tuple[Powers, ...]:
+        """The spaces of the wire's parts as they are now."""
+        found = []
+        for part in wire.parts:
+            powers: dict[int, float] = {}
+            for space, degree in part:
+                powers[self._root(space)] = powers.get(self._root(space), 0.0) + degree
+            found.append(tuple(sorted(powers.items())))
+        return tuple(found)
+
+    def sizes(self, wire: Wire) -> tuple[int, ...]:
+        """Units of each of the wire's parts."""
+        return tuple(self.draft(part[0][0]).units for part in wire.parts)
 
     def units(self, wire: Wire) -> int:
-        """Units of each of the wire's spaces."""
-        return self.draft(wire.degrees[0][0]).units if wire.degrees else 0
+        """Units of all parts."""
+        return sum(self.sizes(wire))
 
     def unify(self, left: Wire, right: Wire) -> bool:
         """Both wires carry the same units from now on; False, and nothing done, if they cannot."""
-        one, two = self.same(left), self.same(right)
-        if (*left.place, self.units(left)) != (*right.place, self.units(right)):
+        if (left.place, self.sizes(left)) != (right.place, self.sizes(right)):
             return False
-        if one != two:
-            if len(one) != 1 or len(two) != 1 or one[0][1] != two[0][1]:
-                return False
+        unlike = [pair for pair in zip(self.same(left), self.same(right), strict=True) if pair[0] != pair[1]]
+        if any(len(one) != 1 or len(two) != 1 or one[0][1] != two[0][1] for one, two in unlike):
+            return False
+        for one, two in unlike:
             self.merge(one[0][0], two[0][0])
         return True
 
@@ -180,31 +206,33 @@ class Ledger:
 
         A parameter that is used again on the same side makes the spaces of both uses one; on the other side it spoils them.
         """
-        powers = self.same(wire)
-        key, claim = (term.parameter, term.rows, dim), (reads, term.split, powers)
+        parts = self.same(wire)
+        degrees = [[degree for _, degree in part] for part in parts]
+        key, claim = (term.parameter, term.rows, dim), (reads, term.split, self.sizes(wire), degrees)
         if key not in self._claims:
-            self._claims[key] = claim
+            self._claims[key] = claim, parts
             return True
-        known = self._claims[key]
-        same = known[:2] == claim[:2] and [degree for _, degree in known[2]] == [degree for _, degree in powers]
-        for (left, _), (right, _) in zip(known[2], powers, strict=False) if same else ():
+        known, others = self._claims[key]
+        pairs = zip(chain(*others), chain(*parts), strict=False)
+        for (left, _), (right, _) in pairs if known == claim else ():
             self.merge(left, right)
-        if not same:
-            self.spoil((space for space, _ in (*known[2], *powers)), _SHARED)
+        if known != claim:
+            self.spoil((space for space, _ in chain(*others, *parts)), _SHARED)
         return False
 
     def write(self, space: int, terms: Iterable[tuple[Term, int]]) -> None:
         """A layer whose terms (each with the parameter's dimension that counts units) writes `space`."""
-        wire = Wire(degrees=((space, 1.0),))
-        fresh = tuple(term for term, dim in terms if self._claim(term, dim, wire, reads=False))
+        fresh = tuple(term for term, dim in terms if self._claim(term, dim, carrying(space), reads=False))
         if fresh:
             self.draft(space).incoming.append(fresh)
 
     def read(self, wire: Wire, term: Term, dim: int) -> None:
         """`term` reads what `wire` carries (nothing, if it reads something that is no space)."""
         if self._claim(term, dim, wire, reads=True):
-            for space, degree in wire.degrees:
-                self.draft(space).outgoing.append(replace(term, degree=degree))
+            ends = pairwise(accumulate(self.sizes(wire), initial=0))
+            for powers, part in zip(wire.parts, ends, strict=True):
+                for space, degree in powers:
+                    self.draft(space).outgoing.append(replace(term, degree=degree, part=part if len(wire.parts) > 1 else None))
         self.spoil(space for space, _ in wire.degrees)
 
     def finish(self) -> tuple[Space, ...]:

@@ -1,6 +1,7 @@
 """What activations, sums, products, pooling and rearrangements do to the units that pass through them."""
 
 from dataclasses import replace
+from itertools import accumulate, chain
 from math import prod
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from richlearn.networks.spaces.layers import written
-from richlearn.networks.spaces.ledger import FIXED, Wire
+from richlearn.networks.spaces.ledger import FIXED, Wire, carrying
 from richlearn.networks.spaces.space import Term
 from richlearn.networks.spaces.walk import Call, Walk, operation, tensors
 
@@ -35,12 +36,27 @@ def linear_map(walk: Walk, call: Call) -> Wire:
     return wire_of(walk, call.args[0]) or FIXED
 
 
-@operation("relu", "leaky_relu", "rrelu", "abs", "prelu", "clamp", "clamp_min")
+_BOUNDS = {
+    **dict.fromkeys(("clamp", "clip"), ("min", "max")),
+    **dict.fromkeys(("threshold", "_threshold"), ("threshold", "value")),
+    **dict.fromkeys(("maximum", "minimum"), ("other",)),
+    **{"clamp_min": ("min",), "clamp_max": ("max",)},
+}
+
+
+def _is_zero(walk: Walk, bound: Any) -> bool:
+    """Whether it is 0 and stays so."""
+    if isinstance(bound, Tensor) and (walk.name(bound) or walk.carried(bound) or id(bound) in walk.buffers):
+        return False
+    return not torch.as_tensor(bound).any()
+
+
+@operation("relu", "leaky_relu", "rrelu", "abs", "prelu", *_BOUNDS)
 def homogeneous(walk: Walk, call: Call) -> Wire:
-    """σ(c x) = c σ(x) for c > 0, entry by entry; clamping only from below and at 0."""
+    """σ(c x) = c σ(x) for c > 0, entry by entry: what an entry is compared with must be 0."""
     wire = walk.carried(call.args[0])
-    clamps = call.name.startswith("clamp")
-    if wire is None or (clamps and (call.get(1, "min") != 0 or call.get(2, "max") is not None)):
+    bounds = [call.get(i + 1, bound) for i, bound in enumerate(_BOUNDS.get(call.name, ()))]
+    if wire is None or not all(bound is None or _is_zero(walk, bound) for bound in bounds):
         return walk.unknown(call)
     if call.name == "prelu" and (name := walk.name(call.get(1, "weight"))):
         walk.ledger.unusable.setdefault(name, "share a weight with `prelu`")
@@ -56,14 +72,14 @@ def power(walk: Walk, call: Call) -> Wire:
     if wire is None or not isinstance(exponent, int | float) or exponent <= 0:
         return walk.unknown(call)
     walk.ledger.diagonal(wire)
-    return replace(wire, degrees=tuple((space, degree * exponent) for space, degree in wire.degrees))
+    return replace(wire, parts=tuple(tuple((space, degree * exponent) for space, degree in part) for part in wire.parts))
 
 
 @operation("softmax", "log_softmax")
 def softmax(walk: Walk, call: Call) -> Wire:
     """Over the units: what is added to all of them is not seen, their scale is."""
     wire, axis = walk.carried(call.args[0]), call.get(1, "dim")
-    if wire is None or not wire.degrees or axis not in (wire.axis, wire.axis + call.args[0].ndim) or wire.copies > 1:
+    if wire is None or not wire.degrees or axis not in (wire.axis, wire.axis + call.args[0].ndim) or not wire.plain:
         return walk.unknown(call)
     walk.spoil(wire, f"reach `{call.name}`", shift=False)
     walk.ledger.centre(wire, "softmax", 1, "everywhere")
@@ -109,12 +125,12 @@ def _gain(walk: Walk, wire: Wire, value: Tensor) -> Wire | None:
 
 def _joint(walk: Walk, left: Wire, right: Wire) -> Wire | None:
     """The product of two sets of units, entry by entry."""
-    if (*left.place, walk.ledger.units(left)) != (*right.place, walk.ledger.units(right)):
+    if (left.place, walk.ledger.sizes(left)) != (right.place, walk.ledger.sizes(right)):
         return None
     for wire in (left, right):
         walk.ledger.diagonal(wire)
-    both = replace(left, degrees=left.degrees + right.degrees)
-    return replace(left, degrees=walk.ledger.same(both))
+    both = replace(left, parts=tuple(one + two for one, two in zip(left.parts, right.parts, strict=True)))
+    return replace(left, parts=walk.ledger.same(both))
 
 
 @operation("mul", "multiply")
@@ -248,15 +264,38 @@ def rearrange(walk: Walk, call: Call) -> list[Wire] | Wire:
     return moved
 
 
+def _beside(walk: Walk, value: Tensor, wire: Wire | None, like: Wire) -> Wire | None:
+    """What lies beside the units of `like`; what carries none lies there as units that nothing may scale."""
+    if wire and wire.degrees:
+        return wire
+    count, rest = divmod(value.shape[like.axis], like.copies) if value.ndim >= -like.axis else (0, 1)
+    if rest or not count:
+        return None
+    space = walk.ledger.open(count)
+    walk.ledger.spoil([space], "are joined with something that does not scale with them")
+    return replace(like, parts=carrying(space).parts)
+
+
 @operation("cat", "concat", "concatenate", "stack")
 def join(walk: Walk, call: Call) -> list[Wire] | Wire:
-    """Tensors of the same units side by side, along another axis than theirs."""
-    parts = list(call.get(0, "tensors"))
-    wires = [wire for wire in (wire_of(walk, part) for part in parts) if wire and wire.degrees]
-    if len(wires) < len(parts) or not all(walk.ledger.unify(wires[0], wire) for wire in wires):
+    """Tensors side by side: any units along their own axis, the same ones along another."""
+    parts, options = list(call.get(0, "tensors")), {key: value for key, value in call.kwargs.items() if key != "tensors"}
+    given = [wire_of(walk, part) for part in parts]
+    first = next((wire for wire in given if wire and wire.degrees), None)
+    found = [_beside(walk, part, wire, first) for part, wire in zip(parts, given, strict=True)] if first else []
+    wires = [wire for wire in found if wire]
+    if not wires or len(wires) < len(parts):
         return walk.unknown(call)
     labels = [_labels(walk, wire, part) for wire, part in zip(wires, parts, strict=True)]
-    return _moved(walk, call, wires, [[call.func(labels, *call.args[1:], **{k: v for k, v in call.kwargs.items() if k != "tensors"})]])
+    starts = accumulate((walk.ledger.units(wire) for wire in wires), initial=0)
+    distinct = [array + start for array, start in zip(labels, starts, strict=False)]
+    row = replace(wires[0], parts=tuple(chain.from_iterable(wire.parts for wire in wires)))
+    row = _placed(walk, call.func(distinct, *call.args[1:], **options), row)
+    if row and all(wire.axis == row.axis for wire in wires):
+        return row
+    if not all(walk.ledger.unify(wires[0], wire) for wire in wires):
+        return walk.unknown(call)
+    return _moved(walk, call, wires, [[call.func(labels, *call.args[1:], **options)]])
 
 
 @operation("mean", "sum", "amax", "amin")

@@ -21,6 +21,7 @@ class Term:
         rows: first and last + 1 of the rows that are meant, where modules pack several weights into one parameter.
         degree: of the outgoing terms: by which power of a unit's scale the input of this weight scales.
         role: whether it weighs inputs, is added, or multiplies the unit itself.
+        part: first and last + 1 of the rows of X that are meant (g = 1), where units of several spaces lie side by side.
     """
 
     parameter: str
@@ -28,15 +29,18 @@ class Term:
     rows: tuple[int, int] | None = None
     degree: float = 1.0
     role: Role = "weight"
+    part: tuple[int, int] | None = None
 
     @property
     def units(self) -> int:
         """Rows of X."""
-        return self.split[0] * self.split[2]
+        first, end = self.part or (0, self.split[0] * self.split[2])
+        return end - first
 
     def _view(self, tensor: Tensor) -> Tensor:
-        part = tensor if self.rows is None else tensor[slice(*self.rows)]
-        return part.view(self.split).transpose(1, 2)
+        meant = tensor if self.rows is None else tensor[slice(*self.rows)]
+        units = meant.view(self.split).transpose(1, 2)
+        return units if self.part is None else units[:, slice(*self.part)]
 
     def matrix(self, tensor: Tensor) -> Float[Tensor, "unit entry"]:
         """X of the parameter's value."""

@@ -12,6 +12,7 @@ from richlearn.networks.spaces.ledger import FIXED, Ledger, Wire
 _QUERIES = {
     *("dim", "size", "numel", "stride", "ndim", "shape", "dtype", "device", "layout", "requires_grad", "nelement", "ndimension"),
     *("element_size", "itemsize", "get_device", "grad", "grad_fn", "names", "__len__", "__hash__", "__repr__", "__format__", "data_ptr"),
+    *("zeros_like", "new_zeros", "ones_like", "new_ones"),
 }
 _STATISTICS = ("batch_norm", "instance_norm")  # refuse a single sample, update buffers: their values are of no interest here
 
@@ -93,10 +94,11 @@ class Walk(TorchFunctionMode):
     the walk.
     """
 
-    def __init__(self, parameters: dict[str, Tensor]) -> None:
+    def __init__(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
         super().__init__()
         self.ledger = Ledger()
         self.names = {id(tensor): name for name, tensor in parameters.items()}
+        self.buffers = {id(tensor) for tensor in buffers.values()}
         self._tags: dict[int, tuple[Tensor, Wire]] = {}
 
     def tag(self, tensor: Tensor, wire: Wire) -> None:
