@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from richlearn import networks
 from richlearn.networks import MLP, Linear, TwoLayer
 from richlearn.seeds import generator, global_stream
 
@@ -20,7 +21,8 @@ def made(build: Callable[[], nn.Module], dtype: torch.dtype = torch.float64, see
                 module.running_var.uniform_(0.5, 2.0)
             if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm) and module.weight is not None:
                 nn.init.normal_(module.weight, 1.0, 0.3)
-                nn.init.normal_(module.bias)
+                if module.bias is not None:
+                    nn.init.normal_(module.bias)
         return network.eval()
 
 
@@ -218,6 +220,9 @@ def _class_token(network: Calls, x: Tensor) -> Tensor:
     return network.head(network.norm(network.attention(h, h, h, need_weights=False)[0])[:, 0])
 
 
+_SMALL = {"width": 8, "heads": 2, "feed_forward": 10}
+
+
 # What is covered without a Jacobian, with probes of five samples.
 COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "two-layer": (lambda: TwoLayer(6, 1, width=9), _images(6)),
@@ -296,6 +301,10 @@ COVERED: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "transformer": (Transformer, _tokens()),
     "transformer, pre-norm": (lambda: Transformer(norm_first=True, positions="embedding"), _tokens()),
     "transformer, mean read-out": (lambda: Transformer(1, last=False), _tokens()),
+    **{
+        f"the suite's transformer, {variant}": (lambda v=variant: networks.Transformer(4, 3, variant=v, layers=2, **_SMALL), _tokens(4, 5))
+        for variant in ("post_norm", "plain", "no_norm")
+    },
     "hand-written attention": (HandAttention, _images(4, 6)),
     "cross attention": (
         lambda: Calls(
