@@ -1,6 +1,7 @@
 """Passes over chunks of samples: what every unit keeps of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -13,8 +14,8 @@ from richlearn.kernels._passes import State, attached, call, gradients, state_of
 from richlearn.kernels._plan import Plan, Unit
 from richlearn.kernels._pooling import Pooling, poolings
 from richlearn.kernels._request import Request
-from richlearn.kernels._survey import Survey, SurveyedUse, signature
-from richlearn.kernels._uses import ParameterUses, Use
+from richlearn.kernels._survey import Survey, signature
+from richlearn.kernels._uses import ParameterUses
 
 
 class Collector:
@@ -106,23 +107,13 @@ class Collector:
         _check_as_surveyed(request.network, survey, uses, output, state)
         cotangents = cotangents.to(output)
         behind = poolings(output, {edge: uses.edges[edge] for edge in self._plan.pooled})
-        seen = Pass(uses, self._backward(output, uses, behind, cotangents), behind, len(x), m, output, self._patches(key))
+        seen = Pass(uses, self._backward(output, uses, behind, cotangents), behind, m, output, partial(self._kept.patches, key))
         for number, unit in enumerate(self.units):
             if unit.contraction != "gram":
                 yield self._rows(exact[part.parameter] if part.parameter in exact else part_gradient(part, seen) for part in unit.parts)
             else:
                 operands = [gram_operands(part, seen) for part in unit.parts]
                 yield operands if unit.head else self._pieces(number, operands, gram_rows(unit, seen))
-
-    def _patches(self, key: tuple[str, int]) -> Callable[[SurveyedUse, Use, Callable[[], Tensor]], Tensor]:
-        """Keeps the patches that a convolution sees of the network's inputs, for the samples `key`."""
-
-        def kept(surveyed: SurveyedUse, use: Use, compute: Callable[[], Tensor]) -> Tensor:
-            if use.operand is None or use.through:
-                return compute()
-            return self._kept.patches(("patches", *key, surveyed.index), use.options, use.operand, compute)
-
-        return kept
 
     def _rows(self, gradients: Iterable[Tensor]) -> Iterable[Tensor]:
         """Parameter gradients (n, m, element), of a traced kernel (n, m·element)."""

@@ -69,19 +69,22 @@ class Pass:
         uses: of the parameters.
         gradients: by result, (m, …); of results in `poolings` those at the winners, (n, m, channel, place).
         poolings: behind results.
-        samples: n.
         cotangents: m.
         output: (n, c).
-        kept: the patches of a convolution's input, as `compute` gives them, or those of the kernel before if the input is the same.
+        kept: gives the patches of a convolution's input; see `Kept.patches`.
     """
 
     uses: ParameterUses
     gradients: Mapping[int, Tensor]
     poolings: Mapping[int, Pooling]
-    samples: int
     cotangents: int
     output: Tensor
-    kept: Callable[[SurveyedUse, Use, Callable[[], Tensor]], Tensor]
+    kept: Callable[[str, int, Use, Callable[[], Tensor]], Tensor]
+
+    @property
+    def samples(self) -> int:
+        """n."""
+        return len(self.output)
 
     def none(self, *shape: int) -> Tensor:
         """Gradients (n, m, …) where none arrives."""
@@ -105,7 +108,8 @@ def _windows(value: Tensor, use: Use) -> Tensor:
         sides = [(t // 2, t - t // 2) for t in total]
     else:
         sides = [(p, p) for p in padding]
-    value = F.pad(value, [side for pair in reversed(sides) for side in pair])
+    if any(map(any, sides)):
+        value = F.pad(value, [side for pair in reversed(sides) for side in pair])
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), 2):
         value = value.unfold(axis, d * (k - 1) + 1, s)
     return value[(..., *(slice(None, None, d) for d in dilation))]
@@ -147,7 +151,9 @@ def _operand(use: Use, surveyed: SurveyedUse, samples: int) -> Tensor:
 
 def _conv_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, seen: Pass) -> Tensor:
     samples = seen.samples
-    patches = seen.kept(surveyed, use, lambda: _patches(use, surveyed, samples))  # n sample, g group, k channel·kernel, t position
+    patches = seen.kept(
+        "by channel", surveyed.index, use, lambda: _patches(use, surveyed, samples)
+    )  # n sample, g group, k channel·kernel, t position
     by_sample = surveyed.layout.samples_first(gradient, 1).transpose(0, 1)
     if surveyed.layout.positions > 1:  # (n, m, frame, channel, …): frames are positions
         by_sample = by_sample.movedim(2, 3)
@@ -190,7 +196,7 @@ def _pooled_gradient(use: Use, surveyed: SurveyedUse, gradient: Tensor, seen: Pa
     operand = use.operand
     assert operand is not None
     patches = seen.poolings[surveyed.edge].of_winners(  # n, o, s, k
-        seen.kept(surveyed, use, lambda: _windows(operand, use).movedim(1, 3).flatten(3))
+        seen.kept("by place", surveyed.index, use, lambda: _windows(operand, use).movedim(1, 3).flatten(3))
     )
     return (gradient.transpose(1, 2) @ patches).transpose(1, 2).flatten(2)
 

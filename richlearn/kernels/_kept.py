@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from richlearn.kernels._factors import Factor
+from richlearn.kernels._uses import Use
 
 
 def _same(first: Tensor, second: Tensor) -> bool:
@@ -42,8 +43,9 @@ class Kept:
 
     def _once(self, key: Hashable, given: object, compute: Callable[[], Tensor]) -> Tensor:
         if (found := self._made.get(key)) is None or found[0] != given:
+            self._made.pop(key, None)
             found = given, compute()
-            if key in self._made or self._fits(found[1]):
+            if self._fits(found[1]):
                 self._made[key] = found
         return found[1]
 
@@ -56,6 +58,21 @@ class Kept:
         """What `compute` gives for the operands `numbers` of these factors and what is `given` besides; it must not be changed."""
         return self._once((left.held, right.held, tuple(numbers)), given, compute) if left.held and right.held else compute()
 
-    def patches(self, key: Hashable, given: object, operand: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """What `compute` gives for the input of a convolution and what is `given` besides; it must not be changed."""
-        return self._once(key, given, compute) if self._unchanged(key, [operand]) else compute()
+    def patches(self, samples: tuple[str, int], form: str, index: int, use: Use, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` makes, in some `form`, of the input that use number `index` has for these samples; it must not be changed.
+
+        Views are not kept, they cost nothing.
+        """
+        if use.operand is None or use.through:
+            return compute()
+        key = "patches", form, *samples, index
+        if not self._unchanged(key, [use.operand]):
+            return compute()
+        found = self._once(
+            key, [(name, tuple(each) if isinstance(each, list) else each) for name, each in (use.options or {}).items()], compute
+        )
+        if found.untyped_storage().nbytes() != found.nbytes:
+            self._made.pop(key, None)
+        if key not in self._made:
+            self._operands[key] = []
+        return found

@@ -1,13 +1,17 @@
 """An engine that is asked again and again: what it keeps between kernels never shows in them."""
 
+import dataclasses
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from zoo import COVERED, Calls, Transformer, made, slow
 
 from richlearn.kernels import TangentKernel, _factors
 from richlearn.kernels._factors import Factor
 from richlearn.kernels._kept import Kept
+from richlearn.kernels._uses import ParameterView, Use
 from richlearn.networks import TwoLayer
 
 
@@ -78,8 +82,10 @@ def test_a_dilation_may_change(pool):
         torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["lenet", "lenet, average pooling"])
-def test_patches_of_the_inputs_are_made_twice_at_most(name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "seen"), [("lenet", [1, 6, 1, 6, 6, 6, 6]), ("lenet, average pooling", [1, 6, 1, 6, 6, 6, 6]), ("pooled", [1, 1])]
+)
+def test_patches_of_the_inputs_are_made_twice_at_most(name, seen, monkeypatch):
     made_of: list[int] = []
     windows = _factors._windows
     monkeypatch.setattr(_factors, "_windows", lambda value, use: made_of.append(value.shape[1]) or windows(value, use))
@@ -87,18 +93,56 @@ def test_patches_of_the_inputs_are_made_twice_at_most(name, monkeypatch):
     engine = TangentKernel(network, x)
     for _ in range(5):
         engine(network)
-    assert made_of == [1, 6, 1, 6, 6, 6, 6]  # channels: the inputs have one
+    assert made_of == seen  # channels: the inputs have one
 
 
 def test_two_convolutions_of_the_same_inputs_are_kept_apart():
     def sides(s, x):
-        return s.out((s.first(x) * s.second(x)).flatten(1))
+        return s.out(torch.cat([s.first(x).flatten(1), s.second(x).flatten(1)], 1))
 
-    network = made(lambda: Calls(sides, first=nn.Conv2d(1, 2, 3, padding=1), second=nn.Conv2d(1, 2, 5, padding=2), out=nn.Linear(50, 20)))
-    x = torch.randn(5, 1, 5, 5, dtype=torch.float64)
+    network = made(lambda: Calls(sides, first=nn.Conv2d(1, 2, 3), second=nn.Conv2d(1, 2, 5), out=nn.Linear(104, 40)))
+    x = torch.randn(5, 1, 8, 8, dtype=torch.float64)
     engine = TangentKernel(network, x)
     for _ in range(3):
         torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("later", [nn.Tanh(), nn.AvgPool2d((1, 3))])
+@pytest.mark.parametrize("back", [False, True])
+def test_what_follows_a_convolution_may_change(later, back):
+    """Its patches are kept in another form where a pooling's winners are taken; of these sizes both have as many numbers."""
+    layers = nn.Conv2d(1, 2, (1, 3), stride=(1, 2)), nn.ReLU(), nn.MaxPool2d((1, 3)), nn.Flatten(), nn.Linear(2, 40)
+    place = 1 if isinstance(later, nn.Tanh) else 2
+    network, x = made(lambda: nn.Sequential(*layers)), torch.randn(5, 1, 1, 7, dtype=torch.float64)
+    forms = [network[place], later]
+    engine = TangentKernel(network, x)
+    for form in (0, 0, 0, 1, 1, 1, 0) if not back else (1, 1, 1, 0, 0, 1):
+        network[place] = forms[form]
+        torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
+
+
+def test_options_may_change_in_place():
+    def convolved(s, x):
+        return s.out(F.conv2d(x, s.w, padding=s.pad, dilation=s.pad).flatten(1))
+
+    network = made(lambda: Calls(convolved, w=torch.randn(2, 1, 3, 3), out=nn.Linear(128, 40)))
+    network.pad = [1, 1]
+    x = torch.randn(5, 1, 8, 8, dtype=torch.float64)
+    engine = TangentKernel(network, x)
+    for pad in (1, 1, 1, 2, 2, 1):
+        network.pad[:] = [pad, pad]
+        torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
+
+
+def test_views_are_not_kept():
+    """Patches that do not overlap are a view of the inputs, which are larger where a stride leaves some out."""
+    network = made(lambda: nn.Sequential(nn.Conv1d(4, 8, 1, stride=32), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)))
+    x = torch.randn(20, 4, 512, dtype=torch.float64)
+    engine = TangentKernel(network, x)
+    assert engine.explain()["contraction"].str.startswith("gradient").any()
+    for _ in range(3):
+        torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
+    assert not any(key[0] == "patches" and held for key, held in engine._kept._operands.items())
 
 
 def test_two_sets_are_kept_apart():
@@ -125,6 +169,15 @@ def _kept_bytes(kept):
     return sum(each.nbytes for each in operands + [product for _, product in kept._made.values()])
 
 
+def test_what_is_made_anew_fits_as_well():
+    kept, use = Kept(1000), Use("conv", ParameterView("w", (1,), (1,), 0), torch.zeros(100), 0, {"stride": 4})
+    for count in (10, 10, 10):
+        kept.patches(("left", 0), "by place", 0, use, lambda count=count: torch.zeros(count))
+    assert _kept_bytes(kept) == 440
+    kept.patches(("left", 0), "by place", 0, dataclasses.replace(use, options={"stride": 1}), lambda: torch.zeros(1000))
+    assert _kept_bytes(kept) == 0  # nor are the inputs looked at again
+
+
 @pytest.mark.parametrize("limit", [-1, 0, 400, 1200, 10_000])
 def test_no_more_is_kept_than_allowed(limit):
     kept, calls = Kept(limit), []
@@ -141,7 +194,8 @@ def test_no_more_is_kept_than_allowed(limit):
     assert len(calls) == (2 if limit >= 800 else 4)
 
 
-def test_gradients_that_come_to_other_positions_than_in_the_survey():
+@pytest.mark.parametrize("memory", [2**29, 1])
+def test_gradients_that_come_to_other_positions_than_in_the_survey(memory):
     """The first samples read the last position only; the maximum of later ones lies elsewhere."""
     network = made(lambda: Calls(lambda s, x: s.head(s.first(x).relu().amax(1)), first=nn.Linear(4, 6), head=nn.Linear(6, 2)))
     x = torch.randn(5, 3, 4, dtype=torch.float64)
@@ -151,7 +205,7 @@ def test_gradients_that_come_to_other_positions_than_in_the_survey():
     x[:2, 2] = 10.0 + x[:2, 2].abs()
     x[3, 0] = 20.0 + x[3, 0].abs()
     for outputs in ("full", "trace"):
-        engine = TangentKernel(network, x, outputs=outputs)
+        engine = TangentKernel(network, x, outputs=outputs, memory=memory)
         assert any(unit.idle for unit in engine._plan.units)
         assert not engine._collector.everywhere
         for _ in range(3):
