@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from zoo import COVERED, Calls, Transformer, made, slow
 
-from richlearn.kernels import TangentKernel, _factors
+from richlearn.kernels import TangentKernel, _factors, _plan
 from richlearn.kernels._factors import Factor
 from richlearn.kernels._kept import Kept
 from richlearn.kernels._uses import ParameterView, Use
@@ -107,16 +107,16 @@ def test_two_convolutions_of_the_same_inputs_are_kept_apart():
         torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("later", [nn.Tanh(), nn.AvgPool2d((1, 3))])
-@pytest.mark.parametrize("back", [False, True])
-def test_what_follows_a_convolution_may_change(later, back):
+@pytest.mark.parametrize("place", [1, 2])
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_follows_a_convolution_may_change(place, first):
     """Its patches are kept in another form where a pooling's winners are taken; of these sizes both have as many numbers."""
-    layers = nn.Conv2d(1, 2, (1, 3), stride=(1, 2)), nn.ReLU(), nn.MaxPool2d((1, 3)), nn.Flatten(), nn.Linear(2, 40)
-    place = 1 if isinstance(later, nn.Tanh) else 2
-    network, x = made(lambda: nn.Sequential(*layers)), torch.randn(5, 1, 1, 7, dtype=torch.float64)
-    forms = [network[place], later]
+    forms = (nn.ReLU(), nn.Tanh()) if place == 1 else (nn.MaxPool2d(2), nn.AvgPool2d(2))
+    layers = nn.Conv2d(1, 2, 2, stride=3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2, 40)
+    network, x = made(lambda: nn.Sequential(*layers)), torch.randn(5, 1, 5, 5, dtype=torch.float64)
     engine = TangentKernel(network, x)
-    for form in (0, 0, 0, 1, 1, 1, 0) if not back else (1, 1, 1, 0, 0, 1):
+    assert engine.explain()["contraction"][0] == "gradient (pooled)"
+    for form in (first, first, first, 1 - first, 1 - first, 1 - first, first):
         network[place] = forms[form]
         torch.testing.assert_close(engine(network), slow(network, x), rtol=1e-11, atol=1e-12)
 
@@ -194,9 +194,10 @@ def test_no_more_is_kept_than_allowed(limit):
     assert len(calls) == (2 if limit >= 800 else 4)
 
 
-@pytest.mark.parametrize("memory", [2**29, 1])
-def test_gradients_that_come_to_other_positions_than_in_the_survey(memory):
+@pytest.mark.parametrize(("memory", "cache"), [(2**29, 2**26), (2**29, 1), (1, 2**26)])
+def test_gradients_that_come_to_other_positions_than_in_the_survey(memory, cache, monkeypatch):
     """The first samples read the last position only; the maximum of later ones lies elsewhere."""
+    monkeypatch.setattr(_plan, "_CACHE", cache)  # whether all samples are in one pass
     network = made(lambda: Calls(lambda s, x: s.head(s.first(x).relu().amax(1)), first=nn.Linear(4, 6), head=nn.Linear(6, 2)))
     x = torch.randn(5, 3, 4, dtype=torch.float64)
     with torch.no_grad():
