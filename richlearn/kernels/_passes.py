@@ -49,9 +49,13 @@ def state_of(network: nn.Module, names: Set[str], values: Mapping[str, Tensor] |
     return State(leaves, {**frozen, **buffers})
 
 
-def _as_written() -> AbstractContextManager:
-    """Compiled parts run as they were written, operation by operation; there are none where nothing has loaded the compiler."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+def _as_written(network: nn.Module) -> AbstractContextManager:
+    """Compiled modules run as they were written, operation by operation; there are none where nothing has loaded the compiler."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    kind = torch._dynamo.OptimizedModule
+    compiled = any(isinstance(module, kind) or module._compiled_call_impl is not None for module in network.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 def called(network: nn.Module, state: State, x: Tensor) -> object:
@@ -61,7 +65,7 @@ def called(network: nn.Module, state: State, x: Tensor) -> object:
         ParameterError: gradient checkpointing where the graph's tensors must be its own.
     """
     try:
-        with _as_written():
+        with _as_written(network):
             return functional_call(network, state.all(), (x.clone(),))
     except RuntimeError as error:
         if _CHECKPOINTED in str(error):

@@ -309,7 +309,8 @@ def plan(survey: Survey, size: Size, jacobians: dict[str, int], one: Sequence[in
         at_once = replace(size, cotangents=m)
         units = _pooled(_units(survey, at_once, jacobians), survey, at_once)
         factors = itemsize * max(1, sum(unit.factor for unit in units))
-        passing = max(1, survey.forward + m * survey.backward + itemsize * _collecting(units, survey))
+        moving = itemsize * max(1, _moving(units, survey, m))
+        passing = (survey.forward + m * survey.backward if survey.forward else moving) + itemsize * _collecting(units, survey)
         fixed = one[0] + m * one[1]
         fits = factors * size.both + max(fixed + passing, itemsize * _contracting(units, longest, at_once)) <= 0.9 * limit
         if fits or size.full or m == 1:
@@ -317,7 +318,6 @@ def plan(survey: Survey, size: Size, jacobians: dict[str, int], one: Sequence[in
         m = -(-m // 2)
     rows = longest if fits else min(longest, max(1, int(0.3 * limit / factors)))
     held = factors * (size.both if fits else 2 * rows)
-    moving = itemsize * max(1, _moving(units, survey, m))
     batch = max(1, min(rows, int(_CACHE / moving), int((0.9 * limit - held - fixed) / passing)))
     batch = -(-rows // -(-rows // batch))  # equal pieces
     work = [(use.work, use.through) for group in survey.groups for use in group]

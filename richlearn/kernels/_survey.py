@@ -1,10 +1,11 @@
 """What a network does with its parameters: found once, on two and on three samples, before any kernel is computed."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from richlearn.kernels._passes import State, attached, call, checked_gradients, 
 from richlearn.kernels._pooling import Pooling, poolings
 from richlearn.kernels._uses import ParameterUses, ParameterView
 
+_T = TypeVar("_T")
 _TRIES = 16  # calls of a network that draws random numbers
 _COTANGENTS = 3
 
@@ -70,7 +72,7 @@ class Survey:
         at_once: whether the gradients of several cotangents may be taken at once.
         outputs: c.
         result_sizes: elements of one sample's result, for each recorded result.
-        forward: bytes that a forward pass holds of one sample, autograd's graph included.
+        forward: bytes that a forward pass holds of one sample, autograd's graph included; 0 if they could not be counted.
         backward: bytes that a backward pass holds besides, of one sample and one cotangent.
     """
 
@@ -112,19 +114,33 @@ class _DifferentiatesItself(Exception):
     pass
 
 
-def _look(network: nn.Module, state: State, x: Tensor, count: int, constant: frozenset[int]) -> _Look:
-    few = x[torch.arange(count, device=x.device) % len(x)]
-    uses = ParameterUses(state.leaves, HANDLERS, constant=constant, keep_results=True)
+def _counted(run: Callable[[], _T]) -> tuple[_T, int]:
+    """What `run` gives, and the bytes that it held at most; 0 where an operation (`torch.cond`) does not run while they are counted."""
     try:
         with Footprint() as held:
-            output = call(network, state, few, uses)
+            return run(), held.peak
+    except Exception:  # whatever else is wrong is so again
+        return run(), 0
+
+
+def _look(network: nn.Module, state: State, x: Tensor, count: int, constant: frozenset[int]) -> _Look:
+    few = x[torch.arange(count, device=x.device) % len(x)]
+
+    def passed() -> tuple[Tensor, ParameterUses]:
+        nonlocal uses
+        uses = ParameterUses(state.leaves, HANDLERS, constant=constant, keep_results=True)
+        return call(network, state, few, uses), uses
+
+    uses = ParameterUses(state.leaves, HANDLERS)
+    try:
+        (output, uses), held = _counted(passed)
     except RuntimeError:  # by parameters that are cut off here
         if not (uses.differentiated and state.leaves):
             raise
         raise _DifferentiatesItself from None
     if uses.differentiated and state.leaves:
         raise _DifferentiatesItself
-    return _Look(output, uses, held.peak - sum(value.nbytes for value in uses.results))
+    return _Look(output, uses, max(0, held - sum(value.nbytes for value in uses.results)))
 
 
 def _looks(network: nn.Module, state: State, x: Tensor) -> tuple[_Look, _Look, frozenset[int]]:
@@ -253,9 +269,8 @@ def _at_once(look: _Look) -> tuple[bool, int]:
     if not look.output.requires_grad or not look.uses.edges:
         return True, 0
     cotangents = torch.randn((_COTANGENTS, *look.output.shape), generator=torch.Generator().manual_seed(0)).to(look.output)
-    with Footprint() as held:
-        at_once = checked_gradients(look.output, look.uses.edges, cotangents)[1]
-    return at_once, -(-held.peak // _COTANGENTS)
+    (_, at_once), held = _counted(lambda: checked_gradients(look.output, look.uses.edges, cotangents))
+    return at_once, -(-held // _COTANGENTS)
 
 
 def _same(gradients: list[Tensor | None]) -> dict[int, int]:

@@ -648,6 +648,13 @@ def test_compiled_networks_are_looked_at_as_they_were_written(compiled):
     torch.testing.assert_close(empirical_ntk(torch.compile(network, backend="aot_eager"), x), expected, rtol=1e-11, atol=1e-12)
 
 
+def test_higher_order_operations_serve():
+    network = made(lambda: Calls(lambda s, x: torch.cond(s.yes, torch.sin, torch.cos, (s.layer(x),)), layer=nn.Linear(6, 2)))
+    network.register_buffer("yes", torch.tensor(True))
+    x = COVERED["mlp"][1]()
+    torch.testing.assert_close(empirical_ntk(network, x), slow(network, x), rtol=1e-11, atol=1e-12)
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
