@@ -1,10 +1,14 @@
 """How many bytes operations hold at once, counted while they run: no formula knows what a network keeps."""
 
 import weakref
+from collections.abc import Callable
+from typing import TypeVar
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+_T = TypeVar("_T")
 
 
 class Footprint(TorchDispatchMode):
@@ -43,3 +47,12 @@ class Footprint(TorchDispatchMode):
     def _freed(self, storage: int, size: int) -> None:
         self._known.discard(storage)
         self.live -= size
+
+
+def counted(run: Callable[[], _T]) -> tuple[_T, int]:
+    """What `run` gives, and the bytes that it held at most; 0 where an operation (`torch.cond`) does not run while they are counted."""
+    try:
+        with Footprint() as held:
+            return run(), held.peak
+    except Exception:  # whatever else is wrong is so again
+        return run(), 0

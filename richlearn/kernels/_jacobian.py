@@ -5,7 +5,7 @@ from collections.abc import Set
 import torch
 from torch import Tensor, nn
 
-from richlearn.kernels._footprint import Footprint
+from richlearn.kernels._footprint import counted
 from richlearn.kernels._passes import State, called, checked_gradients, state_of
 
 
@@ -32,10 +32,11 @@ def bytes_of_one(network: nn.Module, names: Set[str], x: Tensor, cotangents: Ten
     """Bytes that the Jacobians of the parameters `names` take for one sample, and besides for each cotangent."""
     if not names:
         return 0, 0
-    state, peaks = state_of(network, names), []
-    for count in (1, 3):
-        with torch.no_grad(), Footprint() as held:
-            jacobians(network, state, x[:1], cotangents[torch.arange(count) % len(cotangents)])
-        peaks.append(held.peak)
-    each = max(0, peaks[1] - peaks[0]) // 2
-    return max(0, peaks[0] - each), each
+    state = state_of(network, names)
+    with torch.no_grad():
+        one, three = (
+            counted(lambda rows=rows: jacobians(network, state, x[:1], cotangents[torch.tensor(rows) % len(cotangents)]))[1]
+            for rows in ([0], [0, 1, 2])
+        )
+    each = max(0, three - one) // 2
+    return max(0, one - each), each

@@ -1,25 +1,23 @@
 """What a network does with its parameters: found once, on two and on three samples, before any kernel is computed."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from richlearn.errors import ParameterError, RichlearnError
-from richlearn.kernels._footprint import Footprint
+from richlearn.kernels._footprint import counted
 from richlearn.kernels._layout import FEW, MORE, Layout, close, layout_of
 from richlearn.kernels._operations import BATCH_STATISTICS, HANDLERS, RANDOM
 from richlearn.kernels._passes import State, attached, call, checked_gradients, state_of
 from richlearn.kernels._pooling import Pooling, poolings
 from richlearn.kernels._uses import ParameterUses, ParameterView
 
-_T = TypeVar("_T")
 _TRIES = 16  # calls of a network that draws random numbers
 _COTANGENTS = 3
 
@@ -114,32 +112,22 @@ class _DifferentiatesItself(Exception):
     pass
 
 
-def _counted(run: Callable[[], _T]) -> tuple[_T, int]:
-    """What `run` gives, and the bytes that it held at most; 0 where an operation (`torch.cond`) does not run while they are counted."""
-    try:
-        with Footprint() as held:
-            return run(), held.peak
-    except Exception:  # whatever else is wrong is so again
-        return run(), 0
-
-
 def _look(network: nn.Module, state: State, x: Tensor, count: int, constant: frozenset[int]) -> _Look:
     few = x[torch.arange(count, device=x.device) % len(x)]
 
     def passed() -> tuple[Tensor, ParameterUses]:
-        nonlocal uses
         uses = ParameterUses(state.leaves, HANDLERS, constant=constant, keep_results=True)
-        return call(network, state, few, uses), uses
+        try:
+            output = call(network, state, few, uses)
+        except RuntimeError:  # by parameters that are cut off here
+            if not (uses.differentiated and state.leaves):
+                raise
+            raise _DifferentiatesItself from None
+        if uses.differentiated and state.leaves:
+            raise _DifferentiatesItself
+        return output, uses
 
-    uses = ParameterUses(state.leaves, HANDLERS)
-    try:
-        (output, uses), held = _counted(passed)
-    except RuntimeError:  # by parameters that are cut off here
-        if not (uses.differentiated and state.leaves):
-            raise
-        raise _DifferentiatesItself from None
-    if uses.differentiated and state.leaves:
-        raise _DifferentiatesItself
+    (output, uses), held = counted(passed)
     return _Look(output, uses, max(0, held - sum(value.nbytes for value in uses.results)))
 
 
@@ -269,7 +257,7 @@ def _at_once(look: _Look) -> tuple[bool, int]:
     if not look.output.requires_grad or not look.uses.edges:
         return True, 0
     cotangents = torch.randn((_COTANGENTS, *look.output.shape), generator=torch.Generator().manual_seed(0)).to(look.output)
-    (_, at_once), held = _counted(lambda: checked_gradients(look.output, look.uses.edges, cotangents))
+    (_, at_once), held = counted(lambda: checked_gradients(look.output, look.uses.edges, cotangents))
     return at_once, -(-held // _COTANGENTS)
 
 

@@ -82,14 +82,13 @@ class TangentKernel:
         self._names = frozenset(name for name, p in named.items() if p.requires_grad) or frozenset(named)
         with _undisturbed(x):
             self._survey: Survey = survey(network, self._names, x)
+            self._cotangents = self._choose(samples, seed)
+            one = bytes_of_one(network, self._survey.fallback.keys(), x, self._cotangents)
         _announce(network, self._survey.fallback)
-        self._cotangents = self._choose(samples, seed)
         like = next(iter(named.values()))
         sizes = {name: named[name].numel() for name in sorted(self._survey.fallback)}
         self._full = outputs == "full" and self._survey.outputs > 1  # of one output the two kinds are one
         size = Size(len(self.x), len(self.x2), len(self._cotangents), self._full, self._symmetric)
-        with _undisturbed(x):
-            one = bytes_of_one(network, frozenset(sizes), x, self._cotangents)
         self._plan: Plan = plan(self._survey, size, sizes, one, like.element_size(), memory)
         self._kept = Kept(memory - self._plan.memory)
         self._collector = Collector(self._names, self._survey, self._plan, self._kept, full=self._full)

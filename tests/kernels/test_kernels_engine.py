@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call, stack_module_state
+from torch.nn.utils.parametrize import register_parametrization as parametrize
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.checkpoint import checkpoint
 from torchvision.models import resnet18
@@ -652,6 +653,8 @@ def test_higher_order_operations_serve():
     network = made(lambda: Calls(lambda s, x: torch.cond(s.yes, torch.sin, torch.cos, (s.layer(x),)), layer=nn.Linear(6, 2)))
     network.register_buffer("yes", torch.tensor(True))
     x = COVERED["mlp"][1]()
+    torch.testing.assert_close(empirical_ntk(network, x), slow(network, x), rtol=1e-11, atol=1e-12)
+    parametrize(network.layer, "weight", nn.Tanh())  # which takes its Jacobian
     torch.testing.assert_close(empirical_ntk(network, x), slow(network, x), rtol=1e-11, atol=1e-12)
 
 
